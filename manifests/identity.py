@@ -1,0 +1,52 @@
+"""Names that come from what a row says: never from its position, never from chance."""
+
+import hashlib
+import json
+import re
+import unicodedata
+from collections.abc import Mapping
+from pathlib import PurePosixPath
+from typing import Any
+
+from manifests.schema import MANIFEST
+
+MAX_SAFE_ID = 80  # characters; with the hashes a file name stays far below the 255 bytes of any file system
+
+
+def default_id(row: Mapping[str, Any]) -> str:
+    """`{portrait stem}_{audio stem}_{8 hex}`: the hash covers the manifest columns that the row fills in.
+
+    Columns left empty do not count, so a manifest keeps its ids when the schema learns a new column.
+    """
+    words = {c.name: row[c.name] for c in MANIFEST if c.name != "id" and row.get(c.name) is not None}
+    return f"{_stem(words.get('portrait'))}_{_stem(words.get('audio'))}_{content_id(words)[:8]}"
+
+
+def content_id(parts: Mapping[str, object]) -> str:
+    """32 hex characters: SHA-256 of `parts` as canonical JSON. The order of keys does not matter.
+
+    Raises TypeError or ValueError for what JSON cannot hold, such as NaN.
+    """
+    canonical = json.dumps(parts, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return _digest(canonical)[:32]
+
+
+def file_stem(id: str, content_id: str) -> str:
+    """`{safe id}-{first 16 of content_id}`: one short, harmless file name from any id.
+
+    An id that had to be changed also gets 6 characters of its hash, so that different ids never share a name.
+    """
+    ascii_id = unicodedata.normalize("NFKD", id).encode("ascii", "ignore").decode()
+    safe = re.sub(r"[^A-Za-z0-9._-]+", "-", ascii_id)[:MAX_SAFE_ID].strip(".-") or "video"
+    if safe != id:
+        safe = f"{safe}-{_digest(id)[:6]}"
+    return f"{safe}-{content_id[:16]}"
+
+
+def _stem(reference: str | None) -> str:
+    return PurePosixPath(reference or "").stem or "unknown"
+
+
+def _digest(text: str) -> str:
+    # Ids may hold what UTF-8 cannot, such as half a surrogate pair.
+    return hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()

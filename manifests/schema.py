@@ -1,0 +1,223 @@
+"""The columns of the manifest (in) and of the result table (out): one list for reading, checking and documentation.
+
+A word that both tables share is the same `Column` object in both.
+"""
+
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+TEXT = pa.string()
+WHOLE = pa.int64()
+NUMBER = pa.float64()
+YES_NO = pa.bool_()
+TIME = pa.timestamp("us", tz="UTC")
+PER_SECOND = pa.list_(pa.float32())  # one value per second of video
+
+TYPE_WORDS = {
+    TEXT: "text",
+    WHOLE: "whole number",
+    NUMBER: "number",
+    YES_NO: "true or false",
+    TIME: "time (UTC)",
+    PER_SECOND: "list of numbers",
+}
+
+
+class ManifestError(ValueError):
+    """The manifest cannot be used at all. The message names the file and the remedy."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Column:
+    """One column. Numbers have bounds, both inclusive; `default` is words for the documentation."""
+
+    name: str
+    type: pa.DataType
+    meaning: str
+    unit: str = ""
+    default: str = ""
+    required: bool = False
+    minimum: int | None = None
+    maximum: int | None = None
+
+    @property
+    def range(self) -> str:
+        """The bounds in words, such as `from 1 to 1000`; empty where there are none."""
+        return "" if self.minimum is None else f"from {self.minimum} to {self.maximum}"
+
+
+MANIFEST: tuple[Column, ...] = (
+    Column(name="portrait", type=TEXT, required=True, meaning="path or URI of the image of the person who is to speak"),
+    Column(
+        name="audio", type=TEXT, required=True, meaning="path or URI of the speech: a sound file, or a video with sound"
+    ),
+    Column(name="id", type=TEXT, default="made from the row's own words", meaning="name of the video, once per run"),
+    Column(name="prompt", type=TEXT, default="the preset's", meaning="what the picture shows"),
+    Column(name="negative_prompt", type=TEXT, default="the preset's", meaning="what the picture must not show"),
+    Column(
+        name="width",
+        type=WHOLE,
+        unit="pixels",
+        default="from the portrait's shape",
+        meaning="one of the preset's sizes, together with `height`",
+        minimum=16,
+        maximum=8192,
+    ),
+    Column(
+        name="height",
+        type=WHOLE,
+        unit="pixels",
+        default="from the portrait's shape",
+        meaning="one of the preset's sizes, together with `width`",
+        minimum=16,
+        maximum=8192,
+    ),
+    Column(
+        name="seed",
+        type=WHOLE,
+        default="the preset's",
+        meaning="start of the random numbers",
+        minimum=0,
+        maximum=2**63 - 1,
+    ),
+    Column(
+        name="num_steps",
+        type=WHOLE,
+        default="the preset's",
+        meaning="denoising steps of each window",
+        minimum=1,
+        maximum=1000,
+    ),
+    Column(
+        name="text_scale",
+        type=NUMBER,
+        default="the preset's",
+        meaning="strength of text guidance; 1 is none",
+        minimum=0,
+        maximum=100,
+    ),
+    Column(
+        name="audio_scale",
+        type=NUMBER,
+        default="the preset's",
+        meaning="strength of audio guidance; 1 is none",
+        minimum=0,
+        maximum=100,
+    ),
+    Column(
+        name="overlap",
+        type=WHOLE,
+        unit="latent frames",
+        default="the preset's",
+        meaning="what neighbouring windows share; less than a window",
+        minimum=0,
+        maximum=1000,
+    ),
+    Column(
+        name="separate_vocals",
+        type=YES_NO,
+        default="false",
+        meaning="let only the voice move the lips, where the sound also holds music or noise",
+    ),
+    Column(
+        name="start_s",
+        type=NUMBER,
+        unit="seconds",
+        default="0",
+        meaning="where to start in the sound",
+        minimum=0,
+        maximum=1_000_000,
+    ),
+    Column(
+        name="end_s",
+        type=NUMBER,
+        unit="seconds",
+        default="the end",
+        meaning="where to stop in the sound",
+        minimum=0,
+        maximum=1_000_000,
+    ),
+)
+
+_SHARED = {column.name: column for column in MANIFEST}
+
+RESULT: tuple[Column, ...] = (
+    Column(name="content_id", type=TEXT, meaning="hash of everything that changes the video's pixels or sound"),
+    _SHARED["id"],
+    Column(name="status", type=TEXT, meaning="`ok` or `failed`"),
+    Column(name="error_kind", type=TEXT, meaning="what sort of failure, such as `bad_input`; empty if ok"),
+    Column(name="error", type=TEXT, meaning="what went wrong and how to put it right; empty if ok"),
+    Column(name="stage", type=TEXT, meaning="the stage in which the row failed; empty if ok"),
+    Column(name="video", type=TEXT, meaning="path or URI of the finished video"),
+    Column(name="manifest", type=TEXT, meaning="path or URI of the manifest the row comes from"),
+    Column(name="row_number", type=WHOLE, meaning="the row in that manifest, from 1"),
+    *(_SHARED[name] for name in ("portrait", "audio", "prompt", "negative_prompt", "width", "height", "seed")),
+    *(_SHARED[name] for name in ("num_steps", "text_scale", "audio_scale", "overlap", "separate_vocals")),
+    _SHARED["start_s"],
+    _SHARED["end_s"],
+    Column(name="num_frames", type=WHOLE, unit="video frames", meaning="length of the video"),
+    Column(name="duration_s", type=NUMBER, unit="seconds", meaning="length of the sound that was used"),
+    Column(name="num_windows", type=WHOLE, meaning="windows the video was made in"),
+    Column(name="model", type=TEXT, meaning="name of the preset"),
+    Column(name="weights_hash", type=TEXT, meaning="hash of the model's weights"),
+    Column(name="check_s", type=NUMBER, unit="seconds", meaning="time taken to check the row's files"),
+    Column(name="prepare_s", type=NUMBER, unit="seconds", meaning="time taken to fetch and decode"),
+    Column(name="encode_text_s", type=NUMBER, unit="seconds", meaning="time taken to encode the prompts"),
+    Column(name="generate_s", type=NUMBER, unit="seconds", meaning="time taken to generate, all in all"),
+    Column(name="sample_s", type=NUMBER, unit="seconds", meaning="of that, denoising"),
+    Column(name="decode_s", type=NUMBER, unit="seconds", meaning="of that, from latents to the video file"),
+    Column(name="measure_s", type=NUMBER, unit="seconds", meaning="time taken to measure the finished video"),
+    Column(name="peak_memory_bytes", type=WHOLE, unit="bytes", meaning="most host memory of the generator's process"),
+    Column(name="peak_device_bytes", type=WHOLE, unit="bytes", meaning="most device memory; 0 without a device"),
+    Column(name="num_blank_frames", type=WHOLE, unit="video frames", meaning="frames of one colour"),
+    Column(name="num_frozen_frames", type=WHOLE, unit="video frames", meaning="frames equal to the one before"),
+    Column(name="brightness", type=PER_SECOND, meaning="mean luma, a value per second of video"),
+    Column(name="sharpness", type=PER_SECOND, meaning="edge strength, a value per second of video"),
+    Column(name="motion", type=PER_SECOND, meaning="change between frames, a value per second of video"),
+    Column(name="brightness_mean", type=NUMBER, meaning="mean of `brightness`"),
+    Column(name="sharpness_mean", type=NUMBER, meaning="mean of `sharpness`"),
+    Column(name="motion_mean", type=NUMBER, meaning="mean of `motion`"),
+    Column(name="node", type=TEXT, meaning="machine that generated the video"),
+    Column(name="started_at", type=TIME, meaning="when work on the row began"),
+    Column(name="finished_at", type=TIME, meaning="when work on the row ended"),
+)
+
+MANIFEST_NAMES = frozenset(column.name for column in MANIFEST)
+RESERVED_NAMES = frozenset(column.name for column in RESULT) - MANIFEST_NAMES
+
+
+def result_schema(carried: pa.Schema | None = None) -> pa.Schema:
+    """Schema of the result table: the RESULT columns in their order, then the `carried` ones."""
+    own = [pa.field(column.name, column.type) for column in RESULT]
+    return pa.schema(own + list(carried or ()))
+
+
+def markdown() -> str:
+    """The documentation of both tables, for the README."""
+    manifest = [
+        f"| `{c.name}` | {_type_words(c)} | {c.unit} | {'**required**' if c.required else c.default} | {c.meaning} |"
+        for c in MANIFEST
+    ]
+    result = [
+        f"| `{c.name}` | {TYPE_WORDS[c.type]} | {c.unit} | {c.meaning if c.name not in _SHARED else 'as used'} |"
+        for c in RESULT
+    ]
+    return "\n".join(
+        (
+            "### Manifest columns\n",
+            "| column | type | unit | default | meaning |\n|---|---|---|---|---|",
+            *manifest,
+            "| any other | any | | | carried to the result table unchanged |\n",
+            "### Result columns\n",
+            "| column | type | unit | meaning |\n|---|---|---|---|",
+            *result,
+            "| any other | as in the manifest | | carried from the manifest |\n",
+        )
+    )
+
+
+def _type_words(column: Column) -> str:
+    # An upper end that nobody meets, such as the seed's 2**63 - 1, would only be noise in a table.
+    shown = f"from {column.minimum}" if (column.maximum or 0) > 10_000 else column.range
+    return f"{TYPE_WORDS[column.type]} {shown}".strip()
