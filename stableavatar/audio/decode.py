@@ -1,0 +1,212 @@
+"""Sound of any file: how long it is, as the speech the model hears, and as the sound track of the video."""
+
+import os
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import av
+import ffmpeg
+import numpy as np
+
+from stableavatar.errors import BadInput
+from stableavatar.ffmpeg import SAFE_INPUT, FfmpegError, local, read, run
+from stableavatar.units import SPEECH_RATE
+
+MAX_CHANNELS = 8  # 7.1, the most that AAC carries with named speakers
+AAC_BITS_PER_SAMPLE = 2  # of each channel: 96 kb/s at 48 kHz, transparent for speech and music
+AAC_MAX_RATE = 96_000  # samples per second
+
+# These, WAV and Matroska carry the true length of the sound; a shorter sound means that the end was lost.
+_EXACT_FORMATS = {"flac", "mov", "aiff"}
+_UNKNOWN_BYTES = 0x7FFF_0000  # and more: what programs write into a WAV whose size they do not know yet
+_LOST_S = 0.25  # seconds that may be missing at the end: encoder padding, never a word
+_REMEDY = "Give a whole sound file (WAV, FLAC, MP3, M4A, Ogg) or a video with sound."
+
+
+@dataclass(frozen=True, kw_only=True)
+class SoundInfo:
+    """What a sound is. `duration_s`: seconds that exist of the asked span, by decoding."""
+
+    duration_s: float
+    sample_rate: int
+    channels: int
+    codec: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Source:
+    """The sound stream of a file, and where it lies on the time line of the medium."""
+
+    path: str
+    stream: int  # index in the file
+    sample_rate: int
+    channels: int
+    codec: str
+    delay: int  # samples from the medium's time zero to the first of this stream
+    declared_s: float | None  # end of the stream by the file's own word, where that can be trusted
+
+
+def measure_sound(path: str, *, start_s: float = 0.0, end_s: float | None = None) -> SoundInfo:
+    """Decodes the span [start_s, end_s) of the medium and tells its true length; what lies past the end is cut.
+
+    Raises BadInput: no such file, not media, no audio stream, nothing in the span, broken off before its end.
+    """
+    source = _open(path)
+    with _blaming(path):
+        sound = _span(source, start_s, end_s).filter("aformat", sample_fmts="u8", channel_layouts="mono")
+        num_samples = sum(len(chunk) for chunk in read(sound.output("pipe:", format="u8")))
+    duration_s = num_samples / source.sample_rate
+    _check_span(source, start_s, end_s, duration_s)
+    return SoundInfo(
+        duration_s=duration_s, sample_rate=source.sample_rate, channels=source.channels, codec=source.codec
+    )
+
+
+def decode_speech(path: str, *, start_s: float = 0.0, end_s: float | None = None) -> np.ndarray:
+    """The span [start_s, end_s) of the medium as the model hears it: float32 [n], 16 kHz mono in [-1, 1].
+
+    A sound that starts later than its video is preceded by silence. Raises BadInput as `measure_sound`, and for NaN.
+    """
+    source = _open(path)
+    samples = bytearray()
+    with _blaming(path):
+        # Mixing before resampling: one channel to filter. rematrix_maxval keeps a mix of full channels within [-1, 1].
+        sound = _span(source, start_s, end_s).filter("aresample", ochl="mono", osf="fltp", rematrix_maxval=1)
+        sound = sound.filter("aresample", SPEECH_RATE, resampler="soxr", precision=28)
+        for chunk in read(sound.output("pipe:", format="f32le", acodec="pcm_f32le")):
+            samples += chunk
+    speech = np.frombuffer(samples, dtype="<f4")
+    _check_span(source, start_s, end_s, len(speech) / SPEECH_RATE)
+    if not np.isfinite(speech).all():
+        raise BadInput(f"{path} holds samples that are not numbers (NaN or infinite). Export the sound again.")
+    return np.clip(speech, -1.0, 1.0, out=speech)
+
+
+def encode_sound(path: str, out_path: str, *, start_s: float = 0.0, duration_s: float) -> None:
+    """Writes the original sound from `start_s` on as AAC in m4a: own rate and channels, exactly `duration_s` seconds.
+
+    Cut or padded with silence. The same sound gives the same bytes. Raises BadInput as `measure_sound`.
+    """
+    source = _open(path)
+    rate = min(source.sample_rate, AAC_MAX_RATE)
+    num_samples = round(duration_s * rate)
+    sound = _span(source, start_s, None).filter("aresample", rate, resampler="soxr", precision=28)
+    sound = sound.filter("apad", whole_len=num_samples).filter("atrim", end_sample=num_samples)
+    bit_rate = AAC_BITS_PER_SAMPLE * rate * source.channels
+    output = sound.output(
+        local(out_path), format="ipod", acodec="aac", audio_bitrate=bit_rate, map_metadata=-1, fflags="+bitexact",
+        **{"flags:a": "+bitexact"},
+    )  # fmt: skip
+    with _blaming(path):
+        run(output.global_args("-cpuflags", "0"))  # vector units round differently: without them every node agrees
+
+
+def _open(path: str) -> _Source:
+    if not os.path.isfile(path):
+        raise BadInput(f"{path}: no such file. Correct the path of the sound.")
+    if not os.path.getsize(path):
+        raise BadInput(f"{path} is empty (0 bytes). {_REMEDY}")
+    with _blaming(path), av.open(local(path), options=SAFE_INPUT, metadata_errors="replace") as container:
+        return _probe(path, container)
+
+
+def _probe(path: str, container: Any) -> _Source:
+    stream = container.streams.best("audio")
+    if stream is None:
+        raise BadInput(f"{path} has no audio stream. Give a file with sound or a separate sound file.")
+    if stream.channels > MAX_CHANNELS:
+        raise BadInput(f"{path} has {stream.channels} audio channels. Mix it down to at most {MAX_CHANNELS} (7.1).")
+    first = next(container.decode(stream), None)
+    if first is None:
+        raise BadInput(f"{path} holds no sound: its audio stream is empty. {_REMEDY}")
+    sound_s = first.time or 0.0
+    zero_s = min([sound_s, *_film_starts(container)])
+    return _Source(
+        path=path,
+        stream=stream.index,
+        sample_rate=first.sample_rate,
+        channels=stream.channels,
+        codec=stream.codec_context.name,
+        delay=round((sound_s - zero_s) * first.sample_rate),
+        declared_s=_declared_s(path, container, stream, sound_s - zero_s),
+    )
+
+
+def _film_starts(container: Any) -> list[float]:
+    """Seconds at which the video streams begin. A cover picture is not a video."""
+    films = [s for s in container.streams.video if not s.disposition & av.stream.Disposition.attached_pic]
+    return [float(s.start_time * s.time_base) for s in films if s.start_time is not None]
+
+
+def _declared_s(path: str, container: Any, stream: Any, delay_s: float) -> float | None:
+    formats = set(container.format.name.split(","))
+    if "wav" in formats:  # ffmpeg believes the size of the file, not the header
+        return _declared_in_wav(path)
+    if "matroska" in formats:
+        hours, minutes, seconds = stream.metadata.get("DURATION", "0:0:0").split(":")
+        return int(hours) * 3600 + int(minutes) * 60 + float(seconds) or None
+    exact = _EXACT_FORMATS & formats
+    return delay_s + float(stream.duration * stream.time_base) if exact and stream.duration else None
+
+
+def _declared_in_wav(path: str) -> float | None:
+    """Seconds by the sizes in a RIFF header. None if there are none, as when a program wrote it to a pipe."""
+    bytes_per_second, position = 0, 12
+    with open(path, "rb") as file:
+        while True:
+            file.seek(position)
+            header = file.read(20)  # of a chunk, and the first words of its content
+            if len(header) < 8:
+                return None
+            kind, size = struct.unpack_from("<4sI", header)
+            if kind == b"fmt " and len(header) == 20:
+                (bytes_per_second,) = struct.unpack_from("<I", header, 16)
+            if kind == b"data":
+                return size / bytes_per_second if 0 < size < _UNKNOWN_BYTES and bytes_per_second else None
+            position += 8 + size + size % 2
+
+
+def _span(source: _Source, start_s: float, end_s: float | None) -> Any:
+    """The samples of [start_s, end_s) at the source's own rate and channels, as an ffmpeg-python stream.
+
+    The stream starts at its own zero, gaps in it become silence, then it moves to its place on the medium's time line:
+    ffmpeg's own zero is where the first packet starts, and that may hold samples nobody hears.
+    """
+    sound = ffmpeg.input(local(source.path), **SAFE_INPUT)[str(source.stream)].filter("asetpts", "PTS-STARTPTS")
+    sound = sound.filter("aresample", source.sample_rate, first_pts=0, **{"async": 1})
+    if source.delay:
+        sound = sound.filter("adelay", f"{source.delay}S", all=1)
+    bounds = {"start_sample": round(start_s * source.sample_rate)}
+    if end_s is not None:
+        bounds["end_sample"] = round(end_s * source.sample_rate)
+    return sound.filter("atrim", **bounds).filter("asetpts", "PTS-STARTPTS")
+
+
+def _check_span(source: _Source, start_s: float, end_s: float | None, found_s: float) -> None:
+    if source.declared_s is not None:
+        wanted_s = source.declared_s if end_s is None else min(end_s, source.declared_s)
+        if start_s < wanted_s and wanted_s - start_s - found_s > _LOST_S:
+            raise BadInput(
+                f"{source.path} breaks off at {start_s + found_s:.2f} s; by its own header it is "
+                f"{source.declared_s:.2f} s long. {_REMEDY}"
+            )
+    if found_s:
+        return
+    if start_s:
+        raise BadInput(f"{source.path} has no sound from start_s = {start_s:g} s on: it ends earlier. Lower start_s.")
+    raise BadInput(f"{source.path} holds no sound: it is 0 s long. {_REMEDY}")
+
+
+@contextmanager
+def _blaming(path: str) -> Iterator[None]:
+    """What the decoder cannot read is the fault of the file."""
+    try:
+        yield
+    except (av.FFmpegError, FfmpegError) as error:
+        # "Invalid argument" is how a format that is not on the list is refused.
+        refused = isinstance(error, av.ArgumentError)
+        message = "no sound or video format" if refused else getattr(error, "strerror", None) or error
+        raise BadInput(f"{path} is not sound that can be decoded ({message}). {_REMEDY}") from error

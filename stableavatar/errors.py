@@ -1,0 +1,33 @@
+"""What can go wrong with one video. Each error knows its kind, which becomes `error_kind` in the result row."""
+
+from typing import ClassVar
+
+
+class RowError(Exception):
+    """One video cannot be made; all others can. The message names the file and the remedy."""
+
+    kind: ClassVar[str] = "internal"
+
+
+class BadInput(RowError):
+    """The manifest row, its portrait or its sound cannot be used as they are. Trying again is useless."""
+
+    kind = "bad_input"
+
+
+class StorageError(RowError):
+    """A file could not be read from or written to its store."""
+
+    kind = "storage"
+
+
+class OutOfMemory(RowError):
+    """The device has too little memory for this video."""
+
+    kind = "out_of_memory"
+
+
+class BrokenVideo(RowError):
+    """The video was made but is not what was promised: not finite, blank, or outside the output contract."""
+
+    kind = "broken_video"

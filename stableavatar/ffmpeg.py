@@ -1,0 +1,110 @@
+"""The ffmpeg program: the one that imageio-ffmpeg carries, driven with ffmpeg-python, its errors in its own words."""
+
+import os
+import re
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from typing import IO, Any
+
+import ffmpeg
+import imageio_ffmpeg
+
+# Sound and films only, and only local files: a playlist (hls, dash, concat) names further files, which a row must not
+# reach.
+SOUND_FORMATS = (
+    "aac,ac3,aiff,amr,ape,asf,au,avi,caf,dsf,dts,eac3,flac,flv,matroska,mov,mp3,mpeg,mpegts,mxf,ogg,tta,w64,wav,wv"
+)
+SAFE_INPUT = {"protocol_whitelist": "file,pipe", "format_whitelist": SOUND_FORMATS}
+
+_CHUNK_BYTES = 1 << 20
+_LAST_LINES = 3  # of what ffmpeg says, go into the error
+_EMPTY_WORDS = re.compile("Task finished with error|Terminating thread|Nothing was written|Conversion failed")
+
+
+class FfmpegError(Exception):
+    """ffmpeg failed. The message is what it said last."""
+
+
+def local(path: str) -> str:
+    """The name by which ffmpeg takes `path` as a file, whatever colons, dashes or percent signs it has."""
+    return f"file:{os.path.abspath(path)}"
+
+
+class Ffmpeg:
+    """One running ffmpeg. Its messages go to a file, so it never waits for us to read them."""
+
+    def __init__(self, stream: Any, *, stdin: bool = False, stdout: bool = False) -> None:
+        quiet = ["-hide_banner", "-loglevel", "error", "-nostats"] + ([] if stdin else ["-nostdin"])
+        command = ffmpeg.compile(stream, cmd=[imageio_ffmpeg.get_ffmpeg_exe(), *quiet], overwrite_output=True)
+        self._messages = tempfile.TemporaryFile()  # noqa: SIM115, closed in kill()
+        self._process = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE if stdin else subprocess.DEVNULL,
+            stdout=subprocess.PIPE if stdout else subprocess.DEVNULL,
+            stderr=self._messages,
+        )
+
+    @property
+    def stdin(self) -> IO[bytes]:
+        """The pipe into ffmpeg."""
+        assert self._process.stdin is not None
+        return self._process.stdin
+
+    @property
+    def stdout(self) -> IO[bytes]:
+        """The pipe out of ffmpeg."""
+        assert self._process.stdout is not None
+        return self._process.stdout
+
+    def finish(self) -> None:
+        """Closes the input and waits for the end. Raises FfmpegError if ffmpeg was not content."""
+        self._close_input()
+        code = self._process.wait()
+        message = self._last_words()
+        self.kill()
+        if code:
+            raise FfmpegError(message or f"ffmpeg ended with exit code {code}")
+
+    def kill(self) -> None:
+        """Ends ffmpeg, if it still runs, and lets go of everything. Safe to call again."""
+        self._process.kill()
+        self._close_input()
+        self._process.wait()
+        if self._process.stdout:
+            self._process.stdout.close()
+        self._messages.close()
+
+    def _close_input(self) -> None:
+        try:
+            if self._process.stdin:
+                self._process.stdin.close()
+        except BrokenPipeError:  # ffmpeg is gone already; its exit code tells why
+            pass
+
+    def _last_words(self) -> str:
+        self._messages.seek(0, os.SEEK_END)
+        self._messages.seek(max(0, self._messages.tell() - 4096))
+        lines = self._messages.read().decode(errors="replace").splitlines()
+        told = [re.sub(r" @ 0x[0-9a-f]+", "", line).strip() for line in lines if not _EMPTY_WORDS.search(line)]
+        return "; ".join((told or lines)[-_LAST_LINES:])
+
+
+def run(stream: Any) -> None:
+    """Runs an ffmpeg-python graph to its end. Raises FfmpegError."""
+    process = Ffmpeg(stream)
+    try:
+        process.finish()
+    finally:
+        process.kill()
+
+
+def read(stream: Any) -> Iterator[bytes]:
+    """What an ffmpeg-python graph writes to `pipe:`, piece by piece. Raises FfmpegError at the end of it."""
+    process = Ffmpeg(stream, stdout=True)
+    try:
+        while chunk := process.stdout.read(_CHUNK_BYTES):
+            yield chunk
+        process.finish()
+    finally:
+        process.kill()

@@ -1,0 +1,198 @@
+import os
+import re
+import subprocess
+import wave
+from pathlib import Path
+
+import av
+import imageio_ffmpeg
+import numpy as np
+import pytest
+
+from stableavatar.audio.decode import encode_sound
+from stableavatar.errors import BrokenVideo
+from stableavatar.units import FPS
+from stableavatar.video.quality import check_contract, measure_video
+from stableavatar.video.writer import VideoWriter
+
+SIZE = 64  # pixels a side
+RATE = 48_000
+
+
+def write_sound(folder: Path, num_frames: int, rate: int = RATE) -> tuple[np.ndarray, str]:
+    """Noise in bursts, float [n]: aligns with itself in one place only. And the path of its track for the writer."""
+    num_samples = round(num_frames / FPS * rate)
+    random = np.random.default_rng(1)
+    sound = random.normal(0, 0.1, num_samples) * (random.random(num_samples // 400 + 1) > 0.5).repeat(400)[:num_samples]
+    sound = np.convolve(sound, np.ones(8) / 3, "same")
+    with wave.open(str(folder / "sound.wav"), "wb") as file:
+        file.setparams((1, 2, rate, 0, "NONE", ""))
+        file.writeframes((sound * 32_767).clip(-32_768, 32_767).astype(np.int16).tobytes())
+    encode_sound(str(folder / "sound.wav"), str(folder / "sound.m4a"), duration_s=num_frames / FPS)
+    return sound, str(folder / "sound.m4a")
+
+
+def write_video(
+    path: Path, num_frames: int, colour: tuple[int, int, int] | None = None, rate: int = RATE
+) -> np.ndarray:
+    """A video of noise or of one colour, given in pieces of four and with a few frames too many. Its sound."""
+    sound, track = write_sound(path.parent, num_frames, rate)
+    random = np.random.default_rng(2)
+    with VideoWriter(str(path), width=SIZE, height=SIZE, num_frames=num_frames, sound_path=track) as writer:
+        for _ in range(num_frames // 4 + 1):
+            frames_VHWC = random.integers(0, 256, (4, SIZE, SIZE, 3), np.uint8)
+            writer.write(np.full_like(frames_VHWC, colour) if colour else frames_VHWC)
+    return sound
+
+
+def lag_samples(a: np.ndarray, b: np.ndarray) -> int:
+    size = 1 << (len(a) + len(b)).bit_length()
+    peak = int(np.fft.irfft(np.fft.rfft(a, size) * np.conj(np.fft.rfft(b, size)), size).argmax())
+    return peak - size if peak > size // 2 else peak
+
+
+def decode_with_pyav(path: Path) -> np.ndarray:
+    """The sound on the time line of the file: silence stands where it starts late."""
+    with av.open(str(path)) as container:
+        frames = list(container.decode(audio=0))
+    assert frames[0].time is not None and frames[0].time >= 0
+    silence = np.zeros(round(frames[0].time * RATE), np.float32)
+    return np.concatenate([silence, *(frame.to_ndarray()[0] for frame in frames)])
+
+
+def decode_with_ffmpeg(path: Path) -> np.ndarray:
+    command = [imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error", "-copyts", "-i", str(path), "-vn"]
+    command += ["-af", "aresample=async=1:first_pts=0", "-f", "f32le", "-"]
+    return np.frombuffer(subprocess.run(command, capture_output=True, check=True).stdout, np.float32)
+
+
+@pytest.mark.parametrize("num_frames", [1, 2, 5, 81, 102])
+@pytest.mark.parametrize("rate", [8_000, 44_100])
+def test_the_contract_is_kept_for_every_length(tmp_path: Path, num_frames: int, rate: int) -> None:
+    write_video(tmp_path / "a.mp4", num_frames, rate=rate)
+    quality = measure_video(str(tmp_path / "a.mp4"))
+    check_contract(quality, num_frames=num_frames, width=SIZE, height=SIZE)
+    assert quality.duration_s == num_frames / FPS
+    assert quality.sound_duration_s == pytest.approx(num_frames / FPS, abs=0.001)
+
+
+def test_frames_lie_exactly_on_the_clock(tmp_path: Path) -> None:
+    write_video(tmp_path / "a.mp4", 30)
+    with av.open(str(tmp_path / "a.mp4")) as container:
+        assert [frame.time for frame in container.decode(video=0)] == [n / FPS for n in range(30)]
+
+
+@pytest.mark.parametrize("decode", [decode_with_pyav, decode_with_ffmpeg])
+def test_sound_is_in_sync_to_less_than_a_millisecond(tmp_path: Path, decode: object) -> None:
+    sound = write_video(tmp_path / "a.mp4", 50)
+    found = decode(tmp_path / "a.mp4")  # type: ignore[operator]
+    assert abs(lag_samples(found, sound)) < RATE // 1000
+    assert np.corrcoef(found[: len(sound)], sound[: len(found)])[0, 1] > 0.95
+
+
+@pytest.mark.parametrize("colour", [(255, 0, 0), (0, 255, 0), (0, 0, 255), (128, 128, 128), (200, 120, 90)])
+def test_colours_come_back(tmp_path: Path, colour: tuple[int, int, int]) -> None:
+    write_video(tmp_path / "a.mp4", 3, colour)
+    with av.open(str(tmp_path / "a.mp4")) as container:
+        context = container.streams.video[0].codec_context
+        assert (context.colorspace, context.color_primaries, context.color_trc, context.color_range) == (1, 1, 1, 1)
+        frame = next(container.decode(video=0))
+    assert np.abs(frame.to_ndarray(format="rgb24").astype(int) - colour).max() <= 2
+
+
+def test_the_same_frames_give_the_same_bytes_without_date_or_version(tmp_path: Path) -> None:
+    for name in ("one.mp4", "two.mp4"):
+        write_video(tmp_path / name, 30)
+    data = (tmp_path / "one.mp4").read_bytes()
+    assert data == (tmp_path / "two.mp4").read_bytes()
+    assert not re.search(rb"x264 - core|Lav[cf]\d", data)
+    assert data[data.index(b"mvhd") + 8 :][:8] == bytes(8)  # created and modified: never
+
+
+def test_too_few_frames_leave_no_file(tmp_path: Path) -> None:
+    _, track = write_sound(tmp_path, 5)
+    with (
+        pytest.raises(BrokenVideo, match="only 2 of 5 frames"),
+        VideoWriter(str(tmp_path / "a.mp4"), width=SIZE, height=SIZE, num_frames=5, sound_path=track) as writer,
+    ):
+        writer.write(np.zeros((2, SIZE, SIZE, 3), np.uint8))
+    assert not (tmp_path / "a.mp4").exists()
+
+
+def test_an_error_in_the_block_leaves_no_file_no_process_and_no_pipe(tmp_path: Path) -> None:
+    _, track = write_sound(tmp_path, 200)
+    open_files = len(os.listdir("/proc/self/fd"))
+    with (  # noqa: PT012
+        pytest.raises(RuntimeError, match="no more"),
+        VideoWriter(str(tmp_path / "a.mp4"), width=SIZE, height=SIZE, num_frames=200, sound_path=track) as writer,
+    ):
+        writer.write(np.zeros((100, SIZE, SIZE, 3), np.uint8))
+        raise RuntimeError("no more")
+    assert not (tmp_path / "a.mp4").exists()
+    assert len(os.listdir("/proc/self/fd")) == open_files
+    assert ffmpeg_children() == []
+
+
+def ffmpeg_children() -> list[str]:
+    """Processes that we started and that still run or were never waited for."""
+    mine = f"PPid:\t{os.getpid()}\n"
+    states = [path.read_text() for path in Path("/proc").glob("[0-9]*/status") if path.exists()]
+    return [state for state in states if mine in state and "ffmpeg" in state]
+
+
+@pytest.mark.parametrize("num_frames", [1, 2000])  # ffmpeg's end is seen when closing, and when writing
+def test_what_ffmpeg_says_is_told(tmp_path: Path, num_frames: int) -> None:
+    (tmp_path / "broken.m4a").write_bytes(b"no sound")
+    writer = VideoWriter(
+        str(tmp_path / "a.mp4"), width=SIZE, height=SIZE, num_frames=num_frames, sound_path=str(tmp_path / "broken.m4a")
+    )
+    with pytest.raises(BrokenVideo, match="Invalid data found"), writer:
+        writer.write(np.zeros((num_frames, SIZE, SIZE, 3), np.uint8))
+    assert not (tmp_path / "a.mp4").exists()
+
+
+def test_an_unwritable_place_is_told(tmp_path: Path) -> None:
+    _, track = write_sound(tmp_path, 1)
+    path = str(tmp_path / "nowhere" / "a.mp4")
+    with (
+        pytest.raises(BrokenVideo, match="No such file or directory"),
+        VideoWriter(path, width=SIZE, height=SIZE, num_frames=1, sound_path=track) as writer,
+    ):
+        writer.write(np.zeros((1, SIZE, SIZE, 3), np.uint8))
+
+
+@pytest.mark.parametrize(
+    "frames", [np.zeros((1, SIZE, SIZE, 3), np.float32), np.zeros((1, 32, 32, 3), np.uint8), np.zeros((SIZE, SIZE, 3))]
+)
+def test_other_frames_are_refused(tmp_path: Path, frames: np.ndarray) -> None:
+    _, track = write_sound(tmp_path, 1)
+    with (
+        pytest.raises(ValueError, match="wanted uint8"),
+        VideoWriter(str(tmp_path / "a.mp4"), width=SIZE, height=SIZE, num_frames=1, sound_path=track) as writer,
+    ):
+        writer.write(frames)
+
+
+def test_odd_sizes_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="even"):
+        VideoWriter(str(tmp_path / "a.mp4"), width=63, height=64, num_frames=1, sound_path="")
+
+
+def peak_kib(path: Path, num_frames: int, track: str) -> int:
+    """The most memory we hold while a video is written and measured, a second of frames at a time."""
+    frames_VHWC = np.random.default_rng(3).integers(0, 256, (FPS, SIZE, SIZE, 3), np.uint8)
+    Path("/proc/self/clear_refs").write_text("5")  # forget the earlier peak
+    with VideoWriter(str(path), width=SIZE, height=SIZE, num_frames=num_frames, sound_path=track) as writer:
+        for _ in range(num_frames // FPS):
+            writer.write(frames_VHWC)
+    assert measure_video(str(path)).num_frames == num_frames
+    return int(re.findall(r"VmHWM:\s+(\d+)", Path("/proc/self/status").read_text())[0])
+
+
+def test_our_memory_stays_flat(tmp_path: Path) -> None:
+    tracks = {}
+    for num_frames in (50, 1000):
+        (tmp_path / str(num_frames)).mkdir()
+        tracks[num_frames] = write_sound(tmp_path / str(num_frames), num_frames, rate=8_000)[1]
+    few, many = (peak_kib(tmp_path / "a.mp4", num_frames, track) for num_frames, track in tracks.items())
+    assert many - few < 8 * 1024  # of 12 MB of frames
