@@ -1,0 +1,93 @@
+"""The encoders of what steers the video: text (umT5), portrait (CLIP) and speech (wav2vec2), all from transformers.
+
+Shapes: B batch, T text tokens, I image tokens, A audio tokens, E the encoder's own width.
+"""
+
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from transformers import (
+    ByT5Tokenizer,
+    CLIPVisionConfig,
+    CLIPVisionModel,
+    PreTrainedTokenizerBase,
+    UMT5Config,
+    UMT5EncoderModel,
+    Wav2Vec2Config,
+    Wav2Vec2FeatureExtractor,
+    Wav2Vec2Model,
+)
+
+from stableavatar.model.weights import random_network
+from stableavatar.presets import Preset
+from stableavatar.units import SPEECH_RATE
+
+CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
+CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextEncoder:
+    """Prompts to text embeddings. It is far larger than the rest of the model, so it lives apart from it."""
+
+    tokenizer: PreTrainedTokenizerBase
+    network: UMT5EncoderModel
+    max_tokens: int
+
+    @classmethod
+    def load(cls, preset: Preset, device: str) -> Self:
+        """Make the encoder of a preset. Its tokenizer is byte-level and needs no files."""
+        network = random_network(lambda: UMT5EncoderModel(UMT5Config(**preset.text)), preset.weights_seed)
+        return cls(tokenizer=ByT5Tokenizer(), network=network.to(device), max_tokens=preset.max_text_tokens)
+
+    @torch.inference_mode()
+    def encode(self, prompt: str) -> np.ndarray:
+        """Embed one prompt: float32 [T, E], T at most `max_tokens`."""
+        tokens = self.tokenizer(prompt, max_length=self.max_tokens, truncation=True, return_tensors="pt")
+        tokens = tokens.to(self.network.device)
+        return embed_text(self.network, tokens.input_ids, tokens.attention_mask)[0].float().cpu().numpy()
+
+
+def embed_text(network: UMT5EncoderModel, input_ids_BT: Tensor, attention_mask_BT: Tensor) -> list[Tensor]:
+    """Text embeddings of each prompt without the padded tail, each [T, E]."""
+    hidden = network(input_ids_BT, attention_mask=attention_mask_BT).last_hidden_state
+    return [embeds[: int(mask.sum())] for embeds, mask in zip(hidden, attention_mask_BT, strict=True)]
+
+
+def image_network(preset: Preset) -> CLIPVisionModel:
+    """The image encoder of a preset."""
+    return random_network(lambda: CLIPVisionModel(CLIPVisionConfig(**preset.image)), preset.weights_seed)
+
+
+def resize_for_clip(images_BCHW: Tensor, size: int) -> Tensor:
+    """Images in [-1, 1], already at the video's size, to the square that CLIP looks at: [B, 3, size, size]."""
+    images = F.interpolate(images_BCHW, (size, size), mode="bicubic", align_corners=False)
+    mean, std = (torch.tensor(values, device=images.device).view(1, 3, 1, 1) for values in (CLIP_MEAN, CLIP_STD))
+    return (images / 2 + 0.5 - mean) / std
+
+
+def embed_image(network: CLIPVisionModel, images_BCHW: Tensor) -> Tensor:
+    """CLIP tokens of images in [-1, 1]: the second to last hidden state, [B, I, E]."""
+    pixels = resize_for_clip(images_BCHW.float(), network.config.image_size)
+    return network(pixels.to(network.dtype), output_hidden_states=True).hidden_states[-2]
+
+
+def audio_network(preset: Preset) -> Wav2Vec2Model:
+    """The audio encoder of a preset."""
+    return random_network(lambda: Wav2Vec2Model(Wav2Vec2Config(**preset.audio)), preset.weights_seed)
+
+
+_normalise = Wav2Vec2FeatureExtractor(sampling_rate=SPEECH_RATE, do_normalize=True)
+
+
+def embed_speech(network: Wav2Vec2Model, speech: np.ndarray) -> Tensor:
+    """Audio tokens of one window of 16 kHz mono speech, float32 [samples] -> [1, A, E], about 50 a second.
+
+    Each window is brought to zero mean and unit variance by itself.
+    """
+    samples = _normalise(speech, sampling_rate=SPEECH_RATE, return_tensors="pt").input_values
+    return network(samples.to(device=network.device, dtype=network.dtype)).last_hidden_state

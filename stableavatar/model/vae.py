@@ -1,0 +1,68 @@
+"""Pixels to latents and back, with Wan's causal video VAE from diffusers. Decoding streams: memory does not grow.
+
+Shapes: B batch, C channels (3 colours or 16 latents), F latent frames, V video frames, H W height and width.
+"""
+
+from collections.abc import Generator
+
+import torch
+from diffusers import AutoencoderKLWan
+from torch import Tensor
+
+from stableavatar.units import frames_of
+
+
+def encode_video(vae: AutoencoderKLWan, video_BCVHW: Tensor) -> Tensor:
+    """Normalised latents (the distribution's mode) of a video in [-1, 1]: [B, 3, V, H, W] -> [B, 16, F, H/8, W/8]."""
+    latents = vae.encode(video_BCVHW.to(vae.dtype)).latent_dist.mode()
+    mean, std = _statistics(vae, latents)
+    return (latents - mean) / std
+
+
+def encode_portrait(vae: AutoencoderKLWan, portrait_BCHW: Tensor, num_latents: int) -> Tensor:
+    """What the transformer sees of the portrait, [B, 20, F, H/8, W/8].
+
+    Four mask channels, 1 on the first latent frame and 0 elsewhere, then the latents of the portrait (in [-1, 1])
+    followed by frames of zeros.
+    """
+    portrait_BCVHW = portrait_BCHW[:, :, None]
+    blank = torch.zeros_like(portrait_BCVHW).expand(-1, -1, frames_of(num_latents) - 1, -1, -1)
+    latents = encode_video(vae, torch.cat([portrait_BCVHW, blank], dim=2))
+    return add_mask(latents)
+
+
+def add_mask(latents_BCFHW: Tensor) -> Tensor:
+    """Put the four mask channels before the portrait's latents: [B, 16, F, H, W] -> [B, 20, F, H, W]."""
+    mask = torch.zeros_like(latents_BCFHW[:, :4])
+    mask[:, :, 0] = 1
+    return torch.cat([mask, latents_BCFHW], dim=1)
+
+
+@torch.inference_mode()
+def decode_frames(vae: AutoencoderKLWan, latents_BCFHW: Tensor) -> Generator[Tensor]:
+    """Decode normalised latents one latent frame at a time.
+
+    Yields video frames in [-1, 1], [B, 3, V, 8H, 8W] with V = 1 for the first latent frame and 4 for each other one:
+    exactly what decoding the whole video gives, because the VAE is causal and its feature caches are kept.
+    """
+    mean, std = _statistics(vae, latents_BCFHW)
+    vae.clear_cache()
+    try:
+        for index in range(latents_BCFHW.shape[2]):
+            latent = (latents_BCFHW[:, :, index : index + 1] * std + mean).to(device=vae.device, dtype=vae.dtype)
+            vae._conv_idx = [0]
+            frames = vae.decoder(
+                vae.post_quant_conv(latent), feat_cache=vae._feat_map, feat_idx=vae._conv_idx, first_chunk=index == 0
+            )
+            yield frames.clamp(-1, 1)
+    finally:
+        vae.clear_cache()
+
+
+def _statistics(vae: AutoencoderKLWan, like: Tensor) -> tuple[Tensor, Tensor]:
+    """The VAE's mean and standard deviation of each latent channel, each [1, 16, 1, 1, 1]."""
+    mean, std = (
+        torch.tensor(values, device=like.device, dtype=like.dtype).view(1, -1, 1, 1, 1)
+        for values in (vae.config.latents_mean, vae.config.latents_std)
+    )
+    return mean, std

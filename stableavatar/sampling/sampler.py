@@ -1,0 +1,62 @@
+"""The sampler: one state for the whole video, and within a step every window on its own.
+
+Blending the windows' velocities and stepping once gives the same as stepping each window and blending the latents,
+because all windows of a step read the same latents.
+
+Shapes: B batch, C channels, F latent frames, H W latent height and width.
+"""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from diffusers import FlowMatchEulerDiscreteScheduler
+from torch import Tensor
+
+from stableavatar.sampling.windows import Window
+
+# (latents of the window [B, C, F, H, W], timestep [], index of the window) -> velocity, of the same shape
+Velocity = Callable[[Tensor, Tensor, int], Tensor]
+
+
+def euler_scheduler(num_steps: int, shift: float) -> FlowMatchEulerDiscreteScheduler:
+    """Flow matching over `num_steps` steps. The published schedule applies the shift twice, as diffusers does."""
+    scheduler = FlowMatchEulerDiscreteScheduler(shift=shift)
+    scheduler.set_timesteps(num_steps)
+    return scheduler
+
+
+def draw_noise(shape: Sequence[int], seed: int) -> Tensor:
+    """Standard normal float32 noise that depends on `seed` alone, never on the device."""
+    return torch.randn(tuple(shape), generator=torch.Generator().manual_seed(seed))
+
+
+def sample(
+    velocity: Velocity,
+    noise_BCFHW: Tensor,
+    windows: Sequence[Window],
+    ramp: Tensor,
+    scheduler: FlowMatchEulerDiscreteScheduler,
+    on_window: Callable[[], None] = lambda: None,
+) -> Tensor:
+    """Turn noise into latents, [B, C, F, H, W].
+
+    Args:
+        velocity: the guided model.
+        noise_BCFHW: noise over all latent frames of the video.
+        windows: cover all latent frames, in order.
+        ramp: weights of a later window over the latent frames that it shares with earlier ones.
+        scheduler: with its time steps set.
+        on_window: called after each window of each step.
+    """
+    latents = noise_BCFHW
+    for step, timestep in enumerate(scheduler.timesteps):
+        # In the first step all windows see pure noise: the later window simply replaces the earlier one.
+        fade = torch.ones_like(ramp) if step == 0 else ramp
+        total = torch.zeros_like(latents)
+        for index, window in enumerate(windows):
+            part = velocity(latents[:, :, window.span], timestep, index)
+            weights = window.weights(fade).to(latents.device)[:, None, None]
+            total[:, :, window.span] = total[:, :, window.span] * (1 - weights) + part * weights
+            on_window()
+        latents = scheduler.step(total, timestep, latents, return_dict=False)[0]
+    return latents

@@ -1,0 +1,42 @@
+from contextlib import closing
+
+import pytest
+import torch
+from diffusers import AutoencoderKLWan
+
+from stableavatar.model.vae import decode_frames, encode_portrait, encode_video
+from stableavatar.model.weights import random_network
+from stableavatar.presets import tiny
+
+
+@pytest.fixture(scope="module")
+def vae() -> AutoencoderKLWan:
+    return random_network(lambda: AutoencoderKLWan(**tiny().vae), 0)
+
+
+def test_streaming_equals_decoding_the_whole_video(vae: AutoencoderKLWan) -> None:
+    latents = torch.randn(1, 16, 6, 4, 6, generator=torch.Generator().manual_seed(0))
+    chunks = list(decode_frames(vae, latents))
+    assert [chunk.shape[2] for chunk in chunks] == [1, 4, 4, 4, 4, 4]
+    mean, std = (torch.tensor(v).view(1, -1, 1, 1, 1) for v in (vae.config.latents_mean, vae.config.latents_std))
+    with torch.inference_mode():
+        whole = vae.decode(latents * std + mean).sample
+    assert torch.equal(torch.cat(chunks, dim=2), whole)
+
+
+def test_a_decode_that_is_given_up_leaves_nothing_behind(vae: AutoencoderKLWan) -> None:
+    latents = torch.randn(1, 16, 3, 4, 6, generator=torch.Generator().manual_seed(0))
+    expected = list(decode_frames(vae, latents))
+    with closing(decode_frames(vae, torch.randn(1, 16, 3, 4, 6))) as given_up:
+        next(given_up)
+    for ours, theirs in zip(decode_frames(vae, latents), expected, strict=True):
+        assert torch.equal(ours, theirs)
+
+
+def test_portrait_is_the_first_frame_and_the_only_known_one(vae: AutoencoderKLWan) -> None:
+    portrait = torch.rand(1, 3, 32, 48, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    condition = encode_portrait(vae, portrait, 3)
+    assert condition.shape == (1, 20, 3, 4, 6)
+    assert (condition[:, :4, 0] == 1).all() and (condition[:, :4, 1:] == 0).all()
+    video = torch.cat([portrait[:, :, None], torch.zeros(1, 3, 8, 32, 48)], dim=2)
+    assert torch.equal(condition[:, 4:], encode_video(vae, video))
