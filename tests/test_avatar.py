@@ -1,0 +1,113 @@
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from stableavatar.audio.decode import encode_sound
+from stableavatar.avatar import Avatar, VideoRequest, cut_speech, to_pixels
+from stableavatar.errors import BrokenVideo, OutOfMemory
+from stableavatar.presets import tiny
+from stableavatar.sampling.windows import Window
+from stableavatar.video.quality import check_contract, measure_video
+from tests.media import write_tone
+
+PRESET = replace(tiny(), window_latents=5, overlap=2)  # short windows: 17 frames
+
+
+@pytest.fixture(scope="module")
+def avatar() -> Avatar:
+    return Avatar.load(PRESET, "cpu")
+
+
+@pytest.fixture(scope="module")
+def make_request(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., VideoRequest]:
+    folder = tmp_path_factory.mktemp("sound")
+
+    def make(num_frames: int) -> VideoRequest:
+        random = np.random.default_rng(0)
+        source, sound = folder / f"{num_frames}.wav", folder / f"{num_frames}.m4a"
+        write_tone(source, duration_s=num_frames / 25)
+        encode_sound(str(source), str(sound), duration_s=num_frames / 25)
+        return VideoRequest(
+            portrait_HWC=random.integers(0, 256, (160, 96, 3), dtype=np.uint8),
+            speech=random.standard_normal(num_frames * 640).astype(np.float32),
+            sound_path=str(sound),
+            num_frames=num_frames,
+            width=96,
+            height=160,
+            seed=3,
+            num_steps=1,
+            text_scale=3.0,
+            audio_scale=5.0,
+            overlap=2,
+            prompt_embeds=random.standard_normal((7, 32)).astype(np.float32),
+            negative_prompt_embeds=random.standard_normal((4, 32)).astype(np.float32),
+        )
+
+    return make
+
+
+@pytest.mark.parametrize("num_frames", [1, 2, 16, 19])
+def test_a_video_of_any_length_keeps_the_contract(
+    avatar: Avatar, make_request: Callable[..., VideoRequest], tmp_path: Path, num_frames: int
+) -> None:
+    done: list[int] = []
+    path = str(tmp_path / "video.mp4")
+    report = avatar.generate(make_request(num_frames), path, on_progress=done.append)
+    check_contract(measure_video(path), num_frames=num_frames, width=96, height=160)
+    assert report.num_windows == (1 if num_frames <= 17 else 2)
+    assert sum(done) == report.num_windows
+
+
+def test_the_same_request_gives_the_same_file(
+    avatar: Avatar, make_request: Callable[..., VideoRequest], tmp_path: Path
+) -> None:
+    request = make_request(20)
+
+    def render(name: str, wanted: VideoRequest, by: Avatar = avatar) -> bytes:
+        by.generate(wanted, str(tmp_path / name))
+        return (tmp_path / name).read_bytes()
+
+    first = render("a.mp4", request)
+    assert render("b.mp4", request, Avatar.load(PRESET, "cpu")) == first
+    for changed in [
+        replace(request, seed=4),
+        replace(request, text_scale=1.0),
+        replace(request, audio_scale=1.0),
+        replace(request, prompt_embeds=request.prompt_embeds + 1),
+        replace(request, negative_prompt_embeds=request.negative_prompt_embeds + 1),
+        replace(request, speech=request.speech[::-1].copy()),
+        replace(request, portrait_HWC=255 - request.portrait_HWC),
+    ]:
+        assert render("c.mp4", changed) != first
+
+
+def test_windows_hear_all_their_frames() -> None:
+    speech = np.arange(100 * 640, dtype=np.float32)
+    first = cut_speech(speech, Window(start=0, length=21))
+    last = cut_speech(speech, Window(start=16, length=21, num_shared=5))
+    assert len(first) == len(last) == 81 * 640
+    assert last[0] == 4 * 16 * 640
+    assert last[(100 - 64) * 640 - 1] == speech[-1] and not last[(100 - 64) * 640 :].any()
+
+
+def test_broken_numbers_are_no_video() -> None:
+    frames = torch.zeros(1, 3, 4, 8, 8)
+    assert (to_pixels(frames) == 128).all()
+    frames[0, 0, 2, 3, 3] = float("nan")
+    with pytest.raises(BrokenVideo, match="not finite"):
+        to_pixels(frames)
+
+
+def test_too_little_memory_is_an_error_of_the_row(
+    avatar: Avatar, make_request: Callable[..., VideoRequest], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def run_out(*_: object, **__: object) -> None:
+        raise torch.OutOfMemoryError("tried to allocate")
+
+    monkeypatch.setattr("stableavatar.avatar.sample", run_out)
+    with pytest.raises(OutOfMemory, match="96x160"):
+        avatar.generate(make_request(5), str(tmp_path / "video.mp4"))
