@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import pyarrow as pa
 import pytest
 
@@ -59,3 +61,8 @@ def test_markdown_is_two_well_formed_tables() -> None:
     assert {line.count("|") for line in rows} == {5, 6}
     assert "| `num_steps` | whole number from 1 to 1000 |  | the preset's | denoising steps of each window |" in rows
     assert len(rows) == len(MANIFEST) + len(RESULT) + 6  # two headers of two lines, two lines for other columns
+
+
+def test_the_readme_shows_the_columns_as_they_are() -> None:
+    readme = (Path(__file__).parents[1] / "README.md").read_text()
+    assert markdown().strip() in readme

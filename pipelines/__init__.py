@@ -1,0 +1,8 @@
+"""How rows flow: from a manifest, through Ray, to videos and result rows."""
+
+import os
+
+# Ray folds log lines that differ only in numbers into one. Ours say which video took how long, and each one counts.
+# It reads this when it is imported.
+os.environ.setdefault("RAY_DEDUP_LOGS", "0")
+os.environ.setdefault("RAY_COLOR_PREFIX", "0")  # colour codes do not belong into a log file

@@ -1,0 +1,66 @@
+"""The video of a row, made and published by one actor. Frames never leave it."""
+
+import os
+import resource
+import socket
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Protocol
+
+import torch
+
+from pipelines import storage
+from pipelines.progress import Reporter
+from pipelines.stage import WORKING_COLUMNS, Row, Stage
+from stableavatar.avatar import VideoReport, VideoRequest
+from stableavatar.presets import Preset
+
+
+class Generator(Protocol):
+    """What this stage needs of an avatar."""
+
+    def generate(self, request: VideoRequest, path: str, *, on_progress: Callable[[int], None] = ...) -> VideoReport:
+        """Write one video to `path`."""
+
+
+class Generate(Stage):
+    """In: a prepared row with embeddings. Out: the row without those working columns, its video published, and
+
+    num_windows, sample_s, decode_s, peak_memory_bytes (of this process), peak_device_bytes, node.
+    """
+
+    name = "generate"
+
+    def __init__(
+        self,
+        preset: Preset,
+        load_avatar: Callable[[Preset, str], Generator],
+        reporter: Reporter | None = None,
+    ) -> None:
+        """`load_avatar(preset, device)` gives the generator; the device is a GPU if this actor was given one."""
+        self.avatar = load_avatar(preset, "cuda" if torch.cuda.is_available() else "cpu")
+        self.reporter = reporter or Reporter()
+
+    def process(self, row: Row) -> Row:
+        """Make the video in a temporary folder, then publish it. Raises what the avatar and the store raise."""
+        with tempfile.TemporaryDirectory(prefix="stableavatar-") as folder, self.reporter.running(row) as on_progress:
+            path = os.path.join(folder, "video.mp4")
+            report = self.avatar.generate(to_request(row, folder), path, on_progress=on_progress)
+            storage.publish(path, row["video"])
+        made = {name: value for name, value in row.items() if name not in WORKING_COLUMNS}
+        return {**made, **vars(report), "peak_memory_bytes": peak_memory_bytes(), "node": socket.gethostname()}
+
+
+def to_request(row: Row, folder: str) -> VideoRequest:
+    """The row as the avatar takes it. Its sound is written to `folder`."""
+    sound_path = os.path.join(folder, "sound.m4a")
+    Path(sound_path).write_bytes(row["sound"])
+    same = ("portrait_HWC", "speech", "num_frames", "width", "height", "seed", "num_steps", "text_scale", "audio_scale")
+    embeds = ("overlap", "prompt_embeds", "negative_prompt_embeds")
+    return VideoRequest(sound_path=sound_path, **{name: row[name] for name in (*same, *embeds)})
+
+
+def peak_memory_bytes() -> int:
+    """The most memory that this process has held so far."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024  # Linux counts in KiB

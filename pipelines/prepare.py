@@ -1,0 +1,49 @@
+"""Portrait and sound of a row, ready for the model."""
+
+import os
+import tempfile
+import time
+from pathlib import Path
+
+from manifests.read import resolve
+from pipelines import storage
+from pipelines.stage import Row, Stage
+from stableavatar.audio.decode import decode_speech, encode_sound
+from stableavatar.errors import BadInput
+from stableavatar.units import FPS
+from stableavatar.video.portrait import load_portrait
+
+
+class Prepare(Stage):
+    """In: a checked row. Out: the same and
+
+    portrait_HWC (uint8 [height, width, 3]), speech (float32 [n], 16 kHz), sound (bytes of the video's sound track, made
+    from the original sound), started_at (seconds since 1970).
+    """
+
+    name = "prepare"
+
+    def process(self, row: Row) -> Row:
+        """Raises BadInput if a file has changed since it was checked, StorageError if a store refuses."""
+        return {"started_at": time.time(), **row, **self._portrait(row), **self._sound(row)}
+
+    def _portrait(self, row: Row) -> Row:
+        uri = resolve(row["portrait"], row["manifest"])
+        with storage.fetched(uri) as path:
+            check_unchanged(path, uri, row["portrait_sha256"])
+            return {"portrait_HWC": load_portrait(path, row["width"], row["height"])}
+
+    def _sound(self, row: Row) -> Row:
+        uri = resolve(row["audio"], row["manifest"])
+        with storage.fetched(uri) as path, tempfile.TemporaryDirectory(prefix="stableavatar-") as folder:
+            check_unchanged(path, uri, row["audio_sha256"])
+            speech = decode_speech(path, start_s=row["start_s"], end_s=row["end_s"])
+            sound_path = os.path.join(folder, "sound.m4a")
+            encode_sound(path, sound_path, start_s=row["start_s"], duration_s=row["num_frames"] / FPS)
+            return {"speech": speech, "sound": Path(sound_path).read_bytes()}
+
+
+def check_unchanged(path: str, uri: str, sha256: str) -> None:
+    """Raises BadInput if the file is not the one that was checked: the row's identity would be wrong."""
+    if storage.sha256_of(path) != sha256:
+        raise BadInput(f"{uri} has changed since it was checked. Run again.")

@@ -1,0 +1,61 @@
+"""The contract of a stage: a callable on one plain row. A row's error is data and never ends the run."""
+
+import logging
+import time
+from typing import Any, ClassVar
+
+from stableavatar.errors import RowError
+
+Row = dict[str, Any]
+
+# Columns that only stages need. They never reach the result table and a failed row carries none of them.
+WORKING_COLUMNS = ("portrait_HWC", "speech", "sound", "prompt_embeds", "negative_prompt_embeds")
+
+logger = logging.getLogger(__name__)
+
+
+class Stage:
+    """One step of the flow. Subclasses set `name` and write `process`; models are loaded once, in the constructor.
+
+    A failed row passes untouched. The seconds a row took here go to the column `<name>_s`. Safe to run twice.
+    """
+
+    name: ClassVar[str]
+
+    def process(self, row: Row) -> Row:
+        """The row with this stage's columns added. Raises RowError when this row cannot go on."""
+        raise NotImplementedError
+
+    def __call__(self, row: Row) -> Row:
+        """The row after this stage, or failed in it."""
+        if row["status"] == "failed":
+            return row
+        started = time.perf_counter()
+        try:
+            row = self.process(row)
+        except RowError as error:
+            row = fail(row, self.name, error.kind, str(error))
+        except Exception as error:  # whatever one strange row brings, the night goes on; the traceback is in the log
+            logger.exception("%s %s: unexpected error", row["id"], self.name)
+            row = fail(row, self.name, RowError.kind, f"unexpected {type(error).__name__}: {error}")
+        seconds = time.perf_counter() - started
+        outcome = row["error"] if row["status"] == "failed" else "done"
+        logger.info("%s %s %.2f s %s", row["id"], self.name, seconds, outcome)
+        return {**row, f"{self.name}_s": seconds}
+
+
+def fail(row: Row, stage: str, kind: str, message: str) -> Row:
+    """The row, failed in `stage`. The message says first which row of which manifest it is about."""
+    error = f"row {row['row_number']} of {row['manifest']}: {message}"
+    kept = {name: value for name, value in row.items() if name not in WORKING_COLUMNS}
+    return {**kept, "status": "failed", "error_kind": kind, "error": error, "stage": stage, "video": None}
+
+
+def start_logging() -> None:
+    """Make the log lines of our stages appear. Ray runs this once in each of its worker processes."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    package = logging.getLogger(__package__)
+    package.handlers = [handler]
+    package.setLevel(logging.INFO)
+    package.propagate = False

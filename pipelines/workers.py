@@ -1,0 +1,115 @@
+"""Ray: the cluster, and rows flowing through pools of actors."""
+
+import gc
+import logging
+import os
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import ray
+from ray.data import ActorPoolStrategy, DataContext, Dataset
+from ray.util.annotations import RayDeprecationWarning
+
+from pipelines import storage
+from pipelines.stage import Row, start_logging
+
+ROW_ATTEMPTS = 3  # a row that kills its worker this often is given up
+WORKER_RESTARTS = 100  # of one actor; bounded, so that a worker that always dies ends the run
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pool:
+    """Actors that run one stage."""
+
+    stage: type
+    args: tuple[Any, ...] = ()
+    size: int = 1
+    num_cpus: float
+    num_gpus: float = 0
+    queue: int = 2  # rows sent to an actor: the one it works on, and those that wait there
+
+
+@dataclass(frozen=True, kw_only=True)
+class Capacity:
+    """What the cluster has."""
+
+    num_cpus: int
+    num_gpus: int
+
+
+@contextmanager
+def cluster() -> Iterator[Capacity]:
+    """Connect to the cluster of RAY_ADDRESS, or start one on this machine, unless this process is connected already."""
+    mine = not ray.is_initialized()
+    if mine:
+        _init()
+    _set_context(DataContext.get_current())
+    try:
+        resources = ray.cluster_resources()
+        yield Capacity(num_cpus=int(resources.get("CPU", 1)), num_gpus=int(resources.get("GPU", 0)))
+    finally:
+        gc.collect()  # the actors of a failed execution keep their GPUs until the last reference to it is gone
+        if mine:
+            ray.shutdown()
+
+
+def flow(rows: list[Row], pools: list[Pool]) -> Iterator[Row]:
+    """The rows after all pools, each as soon as it is finished. Every row is a block, so it fails or dies alone.
+
+    A row that kills its worker again and again is not among them.
+    """
+    if not rows:
+        return
+    data: Dataset = ray.data.from_items(rows, override_num_blocks=len(rows))
+    for pool in pools:
+        data = _through(pool, data)
+    # iter_rows would hold every row back until the next one is there.
+    for batch in data.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
+        yield from batch.to_pylist()
+
+
+def _through(pool: Pool, data: Dataset) -> Dataset:
+    with warnings.catch_warnings():
+        # Ray wants only named arguments here, but has none yet for the bounds on restarts and retries.
+        warnings.simplefilter("ignore", RayDeprecationWarning)
+        return data.map(
+            pool.stage,
+            fn_constructor_args=pool.args,
+            compute=ActorPoolStrategy(size=pool.size, max_tasks_in_flight_per_actor=pool.queue),
+            num_cpus=pool.num_cpus,
+            num_gpus=pool.num_gpus,
+            max_restarts=WORKER_RESTARTS,
+            max_task_retries=ROW_ATTEMPTS - 1,
+        )
+
+
+def read_files(uris: list[str], parse: Callable[[bytes, str], list[Row]]) -> list[Row]:
+    """The rows that `parse(content, uri)` finds in all files."""
+    store, _ = storage.open_store(uris[0])
+    by_path = {storage.open_store(uri)[1]: uri for uri in uris}
+    files = ray.data.read_binary_files(list(by_path), filesystem=store, include_paths=True)
+    return files.flat_map(lambda file: parse(file["bytes"], by_path[file["path"]])).take_all()
+
+
+def _init() -> None:
+    address = os.environ.get("RAY_ADDRESS")
+    # The stages need parts of two logical CPUs; a machine with one core still has to find room for all of them.
+    local: dict[str, Any] = {} if address else {"num_cpus": max(2, os.cpu_count() or 1), "include_dashboard": False}
+    ray.init(
+        address or "local",
+        logging_level=logging.ERROR,
+        runtime_env={"worker_process_setup_hook": start_logging},
+        **local,
+    )
+
+
+def _set_context(context: DataContext) -> None:
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    context.enable_progress_bars = False  # we have a display of our own
+    context.print_on_execution_start = False
+    context.use_datasource_v2 = False  # it starts dozens of actors for every read
+    context.execution_no_progress_timeout_s = -1  # one video may take hours
+    context.max_errored_blocks = -1  # rows that kill their workers are told from those that come back

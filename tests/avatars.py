@@ -1,0 +1,34 @@
+"""Generators that make real video files from nothing, for the tests of the flow."""
+
+import os
+from collections.abc import Callable
+
+import numpy as np
+
+from stableavatar.avatar import VideoReport, VideoRequest
+from stableavatar.presets import Preset
+from stableavatar.video.writer import VideoWriter
+
+
+class NoiseAvatar:
+    """Writes noise that depends on the seed alone. Seed 666 kills the process, 13 is blank, 14 raises."""
+
+    def generate(
+        self, request: VideoRequest, path: str, *, on_progress: Callable[[int], None] = lambda _: None
+    ) -> VideoReport:
+        if request.seed == 666:
+            os._exit(1)
+        if request.seed == 14:
+            raise RuntimeError("something nobody expected")
+        noise = np.random.default_rng(request.seed)
+        size = {"width": request.width, "height": request.height, "num_frames": request.num_frames}
+        with VideoWriter(path, sound_path=request.sound_path, **size) as writer:
+            for _ in range(request.num_frames):
+                frame = noise.integers(0, 256, (1, request.height, request.width, 3), dtype=np.uint8)
+                writer.write(frame * (request.seed != 13))
+        on_progress(request.num_steps)
+        return VideoReport(num_windows=1, sample_s=0.1, decode_s=0.2, peak_device_bytes=0)
+
+
+def load_noise(preset: Preset, device: str) -> NoiseAvatar:
+    return NoiseAvatar()

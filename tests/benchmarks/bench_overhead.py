@@ -1,0 +1,52 @@
+"""What Ray costs for each row: 500 rows through the real pools, with stages that do nothing.
+
+    python tests/benchmarks/bench_overhead.py [ROWS]
+
+The result rows are written for real. Prints seconds per row with and without the start of the actors.
+"""
+
+import sys
+import tempfile
+import time
+
+import pyarrow as pa
+
+from pipelines import plan, results
+from pipelines.render import render_pools
+from pipelines.stage import Row
+from pipelines.workers import Pool, cluster, flow
+from stableavatar.presets import PRESETS
+
+
+class DoNothing:
+    """A stage that takes no time."""
+
+    def __call__(self, row: Row) -> Row:
+        return row
+
+
+def idle(pool: Pool) -> Pool:
+    """The pool with its size and its CPUs, but without its work."""
+    if pool.stage is results.WriteResult:
+        return pool
+    return Pool(stage=DoNothing, size=pool.size, num_cpus=pool.num_cpus, num_gpus=pool.num_gpus, queue=pool.queue)
+
+
+def row(number: int) -> Row:
+    place = {"manifest": "nothing.jsonl", "row_number": number, "id": f"row-{number}", "content_id": f"{number:032x}"}
+    return {**place, "status": "ready", "error_kind": "", "error": "", "stage": "", "carried": plan.pack({})}
+
+
+def main(num_rows: int) -> None:
+    with tempfile.TemporaryDirectory() as output, cluster() as capacity:
+        pools = render_pools(PRESETS["tiny"](), capacity, None, None, None, (output, pa.schema([])))  # type: ignore[arg-type]
+        started = time.perf_counter()
+        times = [time.perf_counter() for _ in flow([row(n) for n in range(num_rows)], [idle(pool) for pool in pools])]
+        assert len(results.read_results(output)) == num_rows
+    whole, warm = times[-1] - started, times[-1] - times[0]
+    print(f"{num_rows} rows: {whole / num_rows:.4f} s per row; {warm / (num_rows - 1):.4f} s once the actors run")
+    print(f"first row after {times[0] - started:.1f} s")
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]) if len(sys.argv) > 1 else 500)

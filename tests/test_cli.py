@@ -1,0 +1,84 @@
+import json
+import os
+import pty
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from pipelines import storage
+from pipelines.cli import main
+from tests.conftest import EXAMPLES
+
+GOOD = {"portrait": f"{EXAMPLES}/portrait_nasa.jpg", "audio": f"{EXAMPLES}/speech_es_short.flac", "id": "anna"}
+
+
+@pytest.fixture
+def manifest(tmp_path: Path) -> str:
+    rows = [GOOD, {**GOOD, "id": "bad", "portrait": "missing.jpg"}]
+    storage.write("\n".join(map(json.dumps, rows)).encode(), f"{tmp_path}/night.jsonl")
+    return f"{tmp_path}/night.jsonl"
+
+
+def test_check_lists_good_and_bad_rows(manifest: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check", manifest]) == 2
+    out = capsys.readouterr().out
+    assert "128x128" in out
+    assert "bad bad_input: row 2 of " in out
+    assert "2 rows: 1 good, 1 bad" in out
+    assert main(["check", manifest, "--limit", "1"]) == 0
+
+
+def test_a_dry_run_writes_nothing(manifest: str, tmp_path: Path) -> None:
+    assert main(["render", manifest, "--output", f"{tmp_path}/out", "--dry-run"]) == 2
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["check", "missing.csv"], "missing.csv does not exist"),
+        (["render", "missing.csv", "--output", "out"], "missing.csv does not exist"),
+        (["render", "s3://no-such-bucket/a.csv", "--output", "out"], "s3://no-such-bucket/a.csv does not exist"),
+        (["status", "/nothing/here"], "holds no results"),
+    ],
+)
+def test_what_cannot_go_on_says_why_in_one_line(
+    s3_server: str, arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(arguments) == 1
+    captured = capsys.readouterr()
+    assert message in captured.err
+    assert (captured.err.count("\n"), captured.out) == (1, "")
+
+
+@pytest.mark.parametrize(("option", "message"), [("--model=huge", "there is: tiny"), ("--limit=0", "from 1")])
+def test_wrong_options_name_what_is_right(option: str, message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="1"):
+        main(["check", "a.csv", option])
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_an_interrupted_run_on_a_terminal_ends_cleanly(manifest: str, tmp_path: Path) -> None:
+    ours, theirs = pty.openpty()
+    command = [sys.executable, "-m", "pipelines.cli", "render", manifest, "--output", f"{tmp_path}/out"]
+    process = subprocess.Popen(command, stdout=theirs, stderr=theirs, stdin=theirs, start_new_session=True)
+    os.close(theirs)
+    shown = b""
+    while b"1 running" not in shown:
+        shown += os.read(ours, 4096)
+    time.sleep(1)
+    process.send_signal(signal.SIGINT)
+    try:
+        while chunk := os.read(ours, 4096):
+            shown += chunk
+    except OSError:  # the other end is closed
+        pass
+    assert process.wait() == 1
+    assert b"Interrupted." in shown
+    assert b"Traceback" not in shown
+    assert storage.names_in(f"{tmp_path}/out/videos") == []

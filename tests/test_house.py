@@ -1,0 +1,118 @@
+"""The house itself: its rooms, its pinned versions and its two commands."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+TOP_LEVEL = {
+    *("pipelines", "stableavatar", "manifests", "cluster", "tests", "pyproject.toml", "README.md"),
+    *("Makefile", "constraints.txt", "CHANGELOG.md", "LICENSE", ".ci", ".gitignore"),
+}
+
+
+def pins() -> dict[str, str]:
+    lines = (ROOT / "constraints.txt").read_text().splitlines()
+    return {_normal(name): version for name, _, version in (line.partition("==") for line in lines)}
+
+
+def _normal(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def test_top_level_is_exactly_the_rooms() -> None:
+    if not shutil.which("git") or not (ROOT / ".git").exists():
+        pytest.skip("not a git checkout")
+    listing = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
+    files = subprocess.run(listing, cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines()
+    assert {file.split("/")[0] for file in files} == TOP_LEVEL
+
+
+def test_constraints_are_names_and_versions_only() -> None:
+    lines = (ROOT / "constraints.txt").read_text().splitlines()
+    # A local version ("+cpu") would keep the same line from finding a CUDA build elsewhere.
+    assert [line for line in lines if not re.fullmatch(r"[A-Za-z0-9._-]+==[0-9][A-Za-z0-9.]*", line)] == []
+    assert len(pins()) == len(lines), "a package is pinned twice"
+
+
+def test_everything_the_project_asks_for_is_pinned() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    asked = project["project"]["dependencies"] + project["project"]["optional-dependencies"]["test"]
+    asked += [*project["build-system"]["requires"], "pip", "audio-separator"]
+    names = {_normal(re.split(r"[\[<>=!~ ]", requirement)[0]) for requirement in asked}
+    assert names - pins().keys() == set()
+
+
+@pytest.fixture
+def house(tmp_path: Path) -> Path:
+    """A directory with the Makefile and what the environment depends on, but without an environment."""
+    if not shutil.which("make"):
+        pytest.skip("no make")
+    for name in ("Makefile", "pyproject.toml", "constraints.txt"):
+        shutil.copy(ROOT / name, tmp_path)
+    return tmp_path
+
+
+def plan(house: Path, target: str) -> str:
+    """What make would do."""
+    command = ["make", "--dry-run", target, f"PYTHON={sys.executable}"]
+    return subprocess.run(command, cwd=house, capture_output=True, text=True, check=True).stdout
+
+
+def test_demo_makes_an_environment_and_renders_the_example(house: Path) -> None:
+    steps = plan(house, "demo")
+    assert steps.index("venv --clear .venv") < steps.index("pip install") < steps.index("stableavatar render")
+    assert "render manifests/examples/demo.jsonl --output outputs/demo/" in steps
+
+
+def test_test_runs_every_check(house: Path) -> None:
+    steps = plan(house, "test")
+    assert all(tool in steps for tool in ("ruff check", "ruff format --check", "mypy", "pytest"))
+
+
+def test_a_finished_environment_is_kept_and_an_older_one_brought_up_to_date(house: Path) -> None:
+    stamp = house / ".venv" / ".installed"
+    stamp.parent.mkdir()
+    stamp.touch()
+    assert "pip install" not in plan(house, "demo")
+    later = stamp.stat().st_mtime + 10
+    os.utime(house / "constraints.txt", (later, later))
+    assert "pip install" in plan(house, "demo")
+
+
+def test_an_interrupted_environment_is_made_afresh(house: Path) -> None:
+    (house / ".venv").mkdir()
+    fake = house / "python"
+    fake.write_text('#!/bin/sh\necho "$@" >> calls\ncase "$1" in -m) exit 1;; esac\n')
+    fake.chmod(0o755)
+    run = subprocess.run(["make", "demo", f"PYTHON={fake}"], cwd=house, capture_output=True, text=True)
+    assert run.returncode != 0
+    assert "-m venv --clear .venv" in (house / "calls").read_text()
+    assert not (house / ".venv" / ".installed").exists()
+
+
+def test_an_old_python_is_refused_with_a_remedy(house: Path) -> None:
+    fake = house / "python"
+    # Runs the check under a Python that says it is 3.10.
+    fake.write_text(
+        f'#!/bin/sh\nexec "{sys.executable}" -c "import sys; sys.version_info = (3, 10); exec(sys.argv[1])" "$2"\n'
+    )
+    fake.chmod(0o755)
+    run = subprocess.run(["make", "demo", f"PYTHON={fake}"], cwd=house, capture_output=True, text=True)
+    assert run.returncode != 0
+    assert "Python 3.10 is too old: install Python 3.11 or newer" in run.stderr
+    assert not (house / ".venv").exists()
+
+
+def test_no_registry_address_is_written_down() -> None:
+    for name in ("Makefile", "pyproject.toml", "constraints.txt", ".ci/run"):
+        text = (ROOT / name).read_text()
+        assert "index-url" not in text
+        assert "find-links" not in text
+        assert "://" not in text

@@ -1,0 +1,32 @@
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pipelines.check import Check
+from pipelines.prepare import Prepare
+from stableavatar.audio.decode import measure_sound
+from stableavatar.presets import Preset
+
+MakeRow = Callable[..., dict[str, Any]]
+
+
+def test_portrait_and_sound_are_ready_for_the_model(make_row: MakeRow, preset: Preset, tmp_path: Path) -> None:
+    row = Prepare()(Check(preset, "0123", "/out")(make_row(width=96, height=160)))
+    assert row["status"] == "ready", row["error"]
+    assert (row["portrait_HWC"].shape, row["portrait_HWC"].dtype) == ((160, 96, 3), np.uint8)
+    assert row["speech"].dtype == np.float32
+    assert len(row["speech"]) == round(row["duration_s"] * 16_000)
+    (tmp_path / "sound.m4a").write_bytes(row["sound"])
+    assert abs(measure_sound(f"{tmp_path}/sound.m4a").duration_s - row["num_frames"] / 25) < 0.04
+
+
+def test_a_file_that_changed_since_the_check_is_refused(make_row: MakeRow, preset: Preset, tmp_path: Path) -> None:
+    audio = tmp_path / "a.flac"
+    audio.write_bytes(Path(make_row()["audio"]).read_bytes())
+    row = Check(preset, "0123", "/out")(make_row(audio=str(audio)))
+    audio.write_bytes(audio.read_bytes() + b"x")
+    failed = Prepare()(row)
+    assert failed["error_kind"] == "bad_input"
+    assert "a.flac has changed" in failed["error"]

@@ -1,0 +1,106 @@
+"""The whole flow through Ray, on a real cluster of this machine."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ray.exceptions import RayError
+
+from manifests.schema import ManifestError
+from pipelines import results, storage
+from pipelines.cli import main
+from pipelines.render import RunReport, render
+from stableavatar.errors import StorageError
+from stableavatar.presets import Preset
+from stableavatar.video.quality import check_contract, measure_video
+from tests.avatars import load_noise
+from tests.conftest import EXAMPLES
+
+SPEECH = EXAMPLES / "speech_es_short.flac"
+GOOD: dict[str, Any] = {"portrait": "face.jpg", "audio": "speech.flac", "end_s": 0.5, "team": "blue"}
+
+
+def write_manifest(base: str, rows: list[dict[str, Any]], name: str = "night.jsonl") -> str:
+    """A manifest and the files it names, under `base`."""
+    storage.publish(f"{EXAMPLES}/portrait_nasa.jpg", f"{base}/face.jpg")
+    storage.publish(str(SPEECH), f"{base}/speech.flac")
+    storage.write("".join(json.dumps(row) + "\n" for row in rows).encode(), f"{base}/{name}")
+    return f"{base}/{name}"
+
+
+def run(manifest: str, output: str, preset: Preset, **options: Any) -> RunReport:
+    return render(manifest, output, preset, load_avatar=load_noise, **options)
+
+
+def test_good_and_bad_rows_to_s3(ray_cluster: None, bucket: str, preset: Preset, tmp_path: Path) -> None:
+    rows = [
+        {**GOOD, "id": "one"},
+        {**GOOD, "id": "../two ü", "end_s": 1.0, "seed": 1, "team": None},
+        {**GOOD, "id": "missing", "portrait": "missing.jpg"},
+        {**GOOD, "id": "blank", "seed": 13},
+        {**GOOD, "id": "strange", "seed": 14},
+        {**GOOD, "id": "deadly", "seed": 666},
+        {**GOOD, "id": "twice"},
+        {**GOOD, "id": "twice", "seed": 3},
+        {**GOOD, "id": "nan", "text_scale": float("nan")},
+    ]
+    manifest, output = write_manifest(f"{bucket}/in", rows), f"{bucket}/out"
+    report = run(manifest, output, preset)
+    assert len(report.finished) == len(rows)
+
+    table = {(row["id"], row["row_number"]): row for row in results.read_results(output).to_pylist()}
+    kinds = {id: row["error_kind"] for (id, _), row in table.items() if row["status"] == "failed"}
+    assert kinds == {
+        "missing": "bad_input", "blank": "broken_video", "strange": "internal", "deadly": "worker_lost",
+        "twice": "bad_input", "nan": "bad_input",
+    }  # fmt: skip
+    assert len(table) == len(rows)
+    assert all(
+        row["error"].startswith(f"row {row['row_number']} of {manifest}") for row in table.values() if row["error"]
+    )
+
+    good = [table["one", 1], table["../two ü", 2]]
+    assert [row["team"] for row in good] == ["blue", None]
+    assert sorted(storage.join(output, f"videos/{name}") for name in storage.names_in(f"{output}/videos")) == sorted(
+        row["video"] for row in good
+    )
+    for row in good:
+        assert all(row[f"{stage}_s"] > 0 for stage in ("check", "prepare", "encode_text", "generate", "measure"))
+        with storage.fetched(row["video"]) as path:
+            check_contract(measure_video(path), num_frames=row["num_frames"], width=row["width"], height=row["height"])
+
+
+def test_running_again_does_only_what_is_missing(ray_cluster: None, preset: Preset, tmp_path: Path) -> None:
+    rows = [{**GOOD, "id": "one"}, {**GOOD, "id": "two", "audio": "late.flac"}]
+    manifest, output = write_manifest(f"{tmp_path}/a b #1", rows), f"{tmp_path}/out"
+    first = run(manifest, output, preset)
+    assert sorted(row["status"] for row in first.finished) == ["failed", "ok"]
+
+    storage.publish(str(SPEECH), f"{tmp_path}/a b #1/late.flac")
+    second = run(manifest, output, preset)
+    assert [(row["id"], row["status"]) for row in second.finished] == [("two", "ok")]
+    assert second.num_done_before == 1
+    assert results.read_results(output)["status"].to_pylist() == ["ok", "ok"]
+
+    third = run(manifest, output, preset, limit=1)
+    assert (third.finished, third.num_done_before) == ([], 1)
+    assert main(["status", output]) == 0
+
+
+def test_what_stops_a_run_before_it_starts(ray_cluster: None, preset: Preset, tmp_path: Path) -> None:
+    manifest = write_manifest(str(tmp_path), [GOOD])
+    with pytest.raises(StorageError, match="cannot write to"):
+        run(manifest, f"{manifest}/out", preset)
+    storage.write(b'{"audio": "speech.flac"}', f"{tmp_path}/bad.jsonl")
+    with pytest.raises(ManifestError, match="portrait"):
+        run(f"{tmp_path}/bad.jsonl", f"{tmp_path}/out", preset)
+
+
+def test_a_model_that_cannot_be_loaded_ends_the_run(ray_cluster: None, preset: Preset, tmp_path: Path) -> None:
+    def broken(preset: Preset, device: str) -> Any:
+        raise OSError("weights are broken")
+
+    manifest = write_manifest(str(tmp_path), [GOOD])
+    with pytest.raises(RayError, match="weights are broken"):
+        render(manifest, f"{tmp_path}/out", preset, load_avatar=broken)

@@ -1,0 +1,48 @@
+import logging
+from typing import Any
+
+import pytest
+
+from pipelines.stage import Row, Stage
+from stableavatar.errors import BadInput
+
+ROW: Row = {"id": "anna", "manifest": "night.csv", "row_number": 3, "status": "ready", "error_kind": "", "error": ""}
+
+
+class Strange(Stage):
+    name = "strange"
+
+    def __init__(self, error: Exception | None = None) -> None:
+        self.error = error
+
+    def process(self, row: Row) -> Row:
+        if self.error:
+            raise self.error
+        return {**row, "new": 1}
+
+
+def test_a_good_row_gets_columns_seconds_and_one_log_line(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    row = Strange()({**ROW})
+    assert row["new"] == 1
+    assert 0 <= row["strange_s"] < 1
+    assert [record.getMessage() for record in caplog.records] == [f"anna strange {row['strange_s']:.2f} s done"]
+
+
+def test_a_failed_row_passes_untouched() -> None:
+    failed = {**ROW, "status": "failed", "error": "earlier"}
+    assert Strange(ValueError())(failed) == failed
+
+
+def test_an_error_of_the_row_is_data_and_names_the_row() -> None:
+    row = Strange(BadInput("a.png is not an image."))({**ROW, "speech": b"much"})
+    assert (row["status"], row["error_kind"], row["stage"]) == ("failed", "bad_input", "strange")
+    assert row["error"] == "row 3 of night.csv: a.png is not an image."
+    assert "speech" not in row
+
+
+def test_an_unexpected_error_fails_the_row_alone_and_is_logged_with_its_traceback(caplog: Any) -> None:
+    row = Strange(KeyError("oops"))({**ROW})
+    assert row["error_kind"] == "internal"
+    assert "unexpected KeyError: 'oops'" in row["error"]
+    assert "Traceback" in caplog.text
