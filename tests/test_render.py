@@ -33,6 +33,7 @@ def run(manifest: str, output: str, preset: Preset, **options: Any) -> RunReport
     return render(manifest, output, preset, load_avatar=load_noise, **options)
 
 
+@pytest.mark.slow
 def test_good_and_bad_rows_to_s3(ray_cluster: None, bucket: str, preset: Preset, tmp_path: Path) -> None:
     rows = [
         {**GOOD, "id": "one"},
@@ -71,6 +72,7 @@ def test_good_and_bad_rows_to_s3(ray_cluster: None, bucket: str, preset: Preset,
             check_contract(measure_video(path), num_frames=row["num_frames"], width=row["width"], height=row["height"])
 
 
+@pytest.mark.slow
 def test_running_again_does_only_what_is_missing(ray_cluster: None, preset: Preset, tmp_path: Path) -> None:
     rows = [{**GOOD, "id": "one"}, {**GOOD, "id": "two", "audio": "late.flac"}]
     manifest, output = write_manifest(f"{tmp_path}/a b #1", rows), f"{tmp_path}/out"

@@ -85,7 +85,7 @@ def text_tensors(published: Tensors) -> dict[str, Tensor]:
 
 
 def image_tensors(published: Tensors) -> dict[str, Tensor]:
-    """The `visual.*` part of the published CLIP -> `CLIPVisionModel`. Its projection to text (`visual.head`) is unused."""
+    """The `visual.*` part of the published CLIP -> `CLIPVisionModel`. Its projection to text is unused."""
     tensors: dict[str, Tensor] = {}
     for name, tensor in published.items():
         if not name.startswith("visual.") or name == "visual.head":
