@@ -59,8 +59,8 @@ def _text(column: Column, cell: Any) -> str:
         return str(int(cell))
     if not isinstance(cell, str):
         raise _refuse(column, cell)
-    if column.required and _CONTROL.search(cell):
-        raise BadCell(f"{column.name} is {shown(cell)}; take the control characters out of the path")
+    if (column.required or column.name == "id") and _CONTROL.search(cell):
+        raise BadCell(f"{column.name} is {shown(cell)}; take the control characters out")
     return cell
 
 

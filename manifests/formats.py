@@ -73,6 +73,8 @@ def _csv(data: bytes, uri: str) -> Iterator[Record]:
     if problem:
         raise ManifestError(f"{uri} (line 1): {problem}")
     names = [name.strip() for name in header]
+    if not _is_utf8(names):
+        raise ManifestError(f"{uri} (line 1): the column names are not UTF-8 text; save the manifest as UTF-8")
     _check_unique(names, uri)
     for line, cells, problem in rows:
         yield Record(line=line, problem=problem) if problem else _csv_record(line, names, cells)
@@ -99,11 +101,17 @@ def _csv_record(line: int, names: list[str], cells: list[str]) -> Record:
     if len(cells) != len(names):
         found = f"{len(cells)} cells where the header has {len(names)}"
         return Record(line=line, problem=f"{found}; put cells that hold commas in quotes")
+    if not _is_utf8(cells):
+        return Record(line=line, problem="not UTF-8 text; save the manifest as UTF-8")
+    return Record(line=line, cells=dict(zip(names, cells, strict=True)))
+
+
+def _is_utf8(cells: list[str]) -> bool:
     try:
         "".join(cells).encode()
     except UnicodeError:
-        return Record(line=line, problem="not UTF-8 text; save the manifest as UTF-8")
-    return Record(line=line, cells=dict(zip(names, cells, strict=True)))
+        return False
+    return True
 
 
 def _parquet(data: bytes, uri: str) -> Iterator[Record]:
@@ -123,6 +131,8 @@ def _check_unique(names: list[str], uri: str) -> None:
         raise ManifestError(f"{uri}: column `{twice[0]}` is there twice; rename one of them")
 
 
+# What a folder of manifests is searched for. A single file may also be called .json.
+SUFFIXES = (".jsonl", ".ndjson", ".csv", ".parquet", ".pq")
 _READERS: dict[str, Callable[[bytes, str], Iterator[Record]]] = {
     ".jsonl": _jsonl,
     ".ndjson": _jsonl,

@@ -25,15 +25,17 @@ def parse_manifest(data: bytes, uri: str) -> Iterator[dict[str, Any]]:
     """The rows of one manifest file: JSON Lines, CSV or Parquet by the suffix of `uri`.
 
     A row has `manifest`, `row_number` (from 1), every MANIFEST column (None if absent, null or blank), `carried` (all
-    other columns as Python values), `status` ("ready" or "failed"), `error_kind` and `error`. Dropped are columns
-    without a name and those that the result table fills itself, so that a result table can be fed in again.
+    other columns as Python values), `status` ("ready" or "failed"), `error_kind` and `error`. A carried column that has
+    the name of one that the result table fills itself is carried as `manifest_<name>`; in a result table that is fed in
+    again, those are dropped. Columns without a name are dropped.
     NaN is an error and not an empty cell: pandas writes missing values as null or as an empty cell already.
 
     Raises ManifestError at once: unknown kind of file, not readable, empty, or without `portrait` or `audio`.
     """
     records = read_records(data, uri)
     _check_columns(records, uri)
-    return (_row(number, record, uri) for number, record in enumerate(records, start=1))
+    names = _carried_names(records)
+    return (_row(number, record, uri, names) for number, record in enumerate(records, start=1))
 
 
 def resolve(reference: str, manifest_uri: str) -> str:
@@ -116,7 +118,17 @@ def _near(name: str, found: list[str], cutoff: float) -> str | None:
     return unknown[matches[0]] if matches else None
 
 
-def _row(number: int, record: Record, uri: str) -> dict[str, Any]:
+def _carried_names(records: list[Record]) -> dict[str, str]:
+    """For each column that is only carried, the name it has in the result table."""
+    found = list(dict.fromkeys(name for record in records for name in record.cells))
+    is_result_table = set(found) >= RESERVED_NAMES
+    own = [name for name in found if name and name not in MANIFEST_NAMES]
+    if is_result_table:
+        return {name: name for name in own if name not in RESERVED_NAMES}
+    return {name: f"manifest_{name}" if name in RESERVED_NAMES else name for name in own}
+
+
+def _row(number: int, record: Record, uri: str, carried_names: Mapping[str, str]) -> dict[str, Any]:
     values: dict[str, Value] = {column.name: None for column in MANIFEST}
     problems = [record.problem] if record.problem else []
     for column in () if record.problem else MANIFEST:
@@ -125,7 +137,7 @@ def _row(number: int, record: Record, uri: str) -> dict[str, Any]:
         except BadCell as error:
             problems.append(str(error))
     problems += [] if problems else _contradictions(values)
-    carried = {n: v for n, v in record.cells.items() if n and n not in MANIFEST_NAMES | RESERVED_NAMES}
+    carried = {carried_names[name]: value for name, value in record.cells.items() if name in carried_names}
     where = _position(number, uri) + (f" (line {record.line})" if record.line else "")
     row = {"manifest": uri, "row_number": number, **values, "carried": carried}
     row |= {"status": "ready", "error_kind": "", "error": ""}

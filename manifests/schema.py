@@ -168,7 +168,12 @@ RESULT: tuple[Column, ...] = (
     Column(name="sample_s", type=NUMBER, unit="seconds", meaning="of that, denoising"),
     Column(name="decode_s", type=NUMBER, unit="seconds", meaning="of that, from latents to the video file"),
     Column(name="measure_s", type=NUMBER, unit="seconds", meaning="time taken to measure the finished video"),
-    Column(name="peak_memory_bytes", type=WHOLE, unit="bytes", meaning="most host memory of the generator's process"),
+    Column(
+        name="peak_memory_bytes",
+        type=WHOLE,
+        unit="bytes",
+        meaning="most host memory that the generator's process has held so far",
+    ),
     Column(name="peak_device_bytes", type=WHOLE, unit="bytes", meaning="most device memory; 0 without a device"),
     Column(name="num_blank_frames", type=WHOLE, unit="video frames", meaning="frames of one colour"),
     Column(name="num_frozen_frames", type=WHOLE, unit="video frames", meaning="frames equal to the one before"),

@@ -21,16 +21,14 @@ SETTINGS = (*DEFAULTS, "width", "height", "start_s", "end_s", "separate_vocals")
 class Check(Stage):
     """In: a row of the manifest. Out: the same with every default filled in, and
 
-    width, height (pixels), num_frames, duration_s, num_windows, model, weights_hash, portrait_sha256, audio_sha256,
-    content_id, and video (the URI it will have).
+    width, height (pixels), num_frames, duration_s, num_windows, portrait_sha256, audio_sha256, content_id, and video
+    (the URI it will have).
     """
 
     name = "check"
 
-    def __init__(self, preset: Preset, weights: str, output: str) -> None:
-        """`weights`: the hash of the preset's weights."""
+    def __init__(self, preset: Preset, output: str) -> None:
         self.preset = preset
-        self.weights = weights
         self.output = output
 
     def process(self, row: Row) -> Row:
@@ -39,7 +37,6 @@ class Check(Stage):
         check_settings(row, self.preset)
         row = {**row, **self._portrait(row)}
         row = {**row, **self._sound(row)}
-        row = {**row, "model": self.preset.name, "weights_hash": self.weights}
         row["content_id"] = identity(row, self.preset)
         return {**row, "video": video_uri(self.output, row)}
 
@@ -79,8 +76,6 @@ def with_defaults(row: Row, preset: Preset) -> Row:
 def check_settings(row: Row, preset: Preset) -> None:
     """Raises BadInput if the settings do not fit the preset or each other."""
     sizes = ", ".join(f"{width}x{height}" for width, height in preset.sizes)
-    if (row["width"] is None) != (row["height"] is None):
-        raise BadInput(f"width and height go together: give both or neither. Sizes of `{preset.name}`: {sizes}.")
     if row["width"] is not None and (row["width"], row["height"]) not in preset.sizes:
         raise BadInput(
             f"size {row['width']}x{row['height']} is not one that `{preset.name}` can make. Use one of {sizes}, "
@@ -102,8 +97,9 @@ def identity(row: Row, preset: Preset) -> str:
     """The row's content id: a hash of everything that changes its pixels or its sound."""
     settings = {name: row[name] for name in SETTINGS}
     files = {name: row[name] for name in ("portrait_sha256", "audio_sha256")}
-    model = {"weights_hash": row["weights_hash"], "shift": preset.shift, "window_latents": preset.window_latents}
-    return content_id({**settings, **files, **model, "renderer": RENDERER_VERSION})
+    model = {name: getattr(preset, name) for name in ("shift", "window_latents", "max_text_tokens")}
+    weights = {"weights_hash": row["weights_hash"], "renderer": RENDERER_VERSION}
+    return content_id({**settings, **files, **model, **weights})
 
 
 def video_uri(output: str, row: Row) -> str:

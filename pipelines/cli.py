@@ -17,11 +17,14 @@ from stableavatar.presets import PRESETS, Preset
 ALL_FINE, CANNOT_GO_ON, SOME_FAILED = 0, 1, 2
 
 
+WIDE = 160  # columns, where nobody's terminal says otherwise
+
+
 class RunError(Exception):
     """The run could not go on, for a reason that is not in the manifest or the stores."""
 
 
-console = Console()
+console = Console(width=None if sys.stdout.isatty() else WIDE)
 errors = Console(stderr=True)
 
 
@@ -76,10 +79,13 @@ def run_render(args: argparse.Namespace) -> int:
     from ray.exceptions import RayError  # the other commands need not wait for Ray to load
 
     from pipelines.render import render
+    from pipelines.workers import ClusterError
 
     start_logging()
     try:
         report = render(args.manifest, args.output, args.model, limit=args.limit, console=console)
+    except ClusterError as error:
+        raise RunError(str(error)) from error
     except RayError as error:
         raise RunError(f"Ray failed: {str(error).strip().splitlines()[-1]}") from error
     num_failed = print_failures(report.finished)
@@ -97,9 +103,10 @@ def run_check(args: argparse.Namespace) -> int:
     from pipelines.check import Check
     from stableavatar.model.weights import weights_hash
 
-    rows = plan.select_rows(plan.read_manifest(args.manifest), args.limit)
+    rows = plan.read_manifest(args.manifest)
+    rows = plan.select_rows(rows, args.limit, model=args.model.name, weights_hash=weights_hash(args.model))
     output = storage.absolute(args.output or ".")
-    rows = plan.check_rows(rows, Check(args.model, weights_hash(args.model), output))
+    rows = plan.check_rows(rows, Check(args.model, output))
     done = results.split_finished(rows, results.read_results(output), output)[1] if args.output else []
     console.print(tables.listing(rows, {results.stem(row) for row in done}))
     num_failed = print_failures(rows)

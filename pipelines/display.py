@@ -39,18 +39,21 @@ class Display:
         )
         self.is_live = console.is_terminal
         self.stopped = threading.Event()
+        self.logger_thread = threading.Thread(target=self._log, daemon=True)
 
     def __enter__(self) -> Self:
         if self.is_live:
             self.live.start()
         else:
-            threading.Thread(target=self._log, daemon=True).start()
+            self.logger_thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         self.stopped.set()
         if self.is_live:
             self.live.stop()
+        else:
+            self.logger_thread.join()  # it asks the cluster, which may be gone soon
 
     def finished(self, row: Row) -> None:
         """One more row is in the result table."""

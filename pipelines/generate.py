@@ -1,5 +1,6 @@
 """The video of a row, made and published by one actor. Frames never leave it."""
 
+import logging
 import os
 import resource
 import socket
@@ -16,6 +17,8 @@ from pipelines.stage import WORKING_COLUMNS, Row, Stage
 from stableavatar.avatar import VideoReport, VideoRequest
 from stableavatar.presets import Preset
 
+logger = logging.getLogger(__name__)
+
 
 class Generator(Protocol):
     """What this stage needs of an avatar."""
@@ -31,6 +34,7 @@ class Generate(Stage):
     """
 
     name = "generate"
+    fatal = (torch.AcceleratorError,)
 
     def __init__(
         self,
@@ -41,6 +45,17 @@ class Generate(Stage):
         """`load_avatar(preset, device)` gives the generator; the device is a GPU if this actor was given one."""
         self.avatar = load_avatar(preset, "cuda" if torch.cuda.is_available() else "cpu")
         self.reporter = reporter or Reporter()
+
+    def __call__(self, row: Row) -> Row:
+        """The row after this stage. A GPU that has failed once fails at everything: then this process must die.
+
+        Its row goes to a new process, for a bounded number of times.
+        """
+        try:
+            return super().__call__(row)
+        except torch.AcceleratorError:
+            logger.exception("%s: the GPU failed, this process ends", row["id"])
+            os._exit(1)
 
     def process(self, row: Row) -> Row:
         """Make the video in a temporary folder, then publish it. Raises what the avatar and the store raise."""

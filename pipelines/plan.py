@@ -1,17 +1,18 @@
 """What a run has to do: which rows its manifest holds, which of them are done, and in which order the rest goes."""
 
 import pickle
+import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+from manifests.formats import SUFFIXES
 from manifests.identity import default_id
 from manifests.read import fail_duplicates, parse_manifest
 from manifests.schema import ManifestError
 from pipelines import storage
-from pipelines.stage import Row
+from pipelines.stage import Row, fail
 
-MANIFEST_SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".parquet", ".pq")
 CHECKS_AT_ONCE = 8  # most of a check is waiting, for a store or for ffmpeg
 
 
@@ -23,9 +24,9 @@ def manifest_files(uri: str) -> list[str]:
     uri = storage.absolute(uri)
     if not storage.is_folder(uri):
         return [uri]
-    names = [name for name in storage.names_in(uri) if name.lower().endswith(MANIFEST_SUFFIXES) and name[0] not in "._"]
+    names = [name for name in storage.names_in(uri) if name.lower().endswith(SUFFIXES) and name[0] not in "._"]
     if not names:
-        raise ManifestError(f"{uri} holds no manifest. Its name must end in one of {', '.join(MANIFEST_SUFFIXES)}.")
+        raise ManifestError(f"{uri} holds no manifest. Its name must end in one of {', '.join(SUFFIXES)}.")
     return [storage.join(uri, name) for name in names]
 
 
@@ -45,8 +46,10 @@ def read_manifest(uri: str) -> list[Row]:
     return [row for file in manifest_files(uri) for row in read_rows(storage.read(file), file)]
 
 
-def select_rows(rows: Iterable[Row], limit: int | None) -> list[Row]:
-    """The first `limit` rows in the manifest's order, each with an id; rows that share an id are failed.
+def select_rows(rows: Iterable[Row], limit: int | None, **common: Any) -> list[Row]:
+    """The first `limit` rows in the manifest's order, each with an id and what is `common` to all rows of a run.
+
+    Rows that share an id are failed.
 
     Raises ManifestError if a file of the manifest cannot be used.
     """
@@ -54,9 +57,25 @@ def select_rows(rows: Iterable[Row], limit: int | None) -> list[Row]:
     for row in rows:
         if problem := row.pop("manifest_error"):
             raise ManifestError(problem)
-    return [
-        {"content_id": "", "stage": "", **row, "id": row["id"] or default_id(row)} for row in fail_duplicates(rows)
-    ][:limit]
+    return [_begin(row, common) for row in fail_duplicates(rows)][:limit]
+
+
+def _begin(row: Row, common: dict[str, Any]) -> Row:
+    row = {**row, **common, "id": row["id"] or default_id(row), "content_id": "", "stage": ""}
+    return {**row, "stage": "read", "started_at": time.time()} if row["status"] == "failed" else row
+
+
+def with_lost(rows: Iterable[Row], returned: Iterable[Row], stage: str) -> list[Row]:
+    """What came back of `rows`, and those that did not, failed: each has killed its worker, again and again."""
+    returned = list(returned)
+    places = {place(row) for row in returned}
+    reason = "the process that worked on it died every time (killed, or out of memory). See the log, and run again."
+    return returned + [fail(row, stage, "worker_lost", reason) for row in rows if place(row) not in places]
+
+
+def place(row: Row) -> tuple[str, int]:
+    """Where a row stands: its manifest, and its number there."""
+    return row["manifest"], row["row_number"]
 
 
 def check_rows(rows: list[Row], check: Callable[[Row], Row]) -> list[Row]:

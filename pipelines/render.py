@@ -18,7 +18,7 @@ from pipelines.prepare import Prepare
 from pipelines.progress import Progress, Reporter
 from pipelines.results import WriteResult
 from pipelines.stage import Row
-from pipelines.workers import Capacity, Pool, cluster, flow, read_files
+from pipelines.workers import Capacity, Pool, cluster, flow, read_files, require_room
 from stableavatar.avatar import Avatar
 from stableavatar.model.conditions import TextEncoder
 from stableavatar.model.weights import weights_hash
@@ -53,8 +53,9 @@ def render(
     files = plan.manifest_files(manifest)
     storage.check_writable(output)
     with cluster() as capacity:
-        rows = plan.select_rows(read_files(files, plan.read_rows), limit)
-        rows = list(flow(rows, check_pools(preset, output, capacity)))
+        rows = read_files(files, plan.read_rows)
+        rows = plan.select_rows(rows, limit, model=preset.name, weights_hash=weights_hash(preset))
+        rows = plan.with_lost(rows, flow(rows, check_pools(preset, output, capacity)), "check")
         before = results.read_results(output)
         todo, done = results.split_finished(rows, before, output)
         results.write_run(output, manifest=storage.absolute(manifest), model=preset.name, num_rows=len(rows))
@@ -63,19 +64,20 @@ def render(
         progress: Any = ray.remote(num_cpus=0)(Progress).remote()  # a handle, which has no type
         write = (output, carried_schema({"carried": plan.unpack(row)} for row in rows))
         pools = render_pools(preset, capacity, load_avatar, load_encoder, Reporter(progress), write)
+        require_room(pools, capacity)
         finished = []
         with Display(todo, lambda: ray.get(progress.snapshot.remote()), console or Console()) as display:
             for row in flow(plan.longest_first(todo), pools):
                 display.finished(row)
                 finished.append(row)
-        finished += results.write_lost(todo, finished, WriteResult(*write))
+        lost = plan.with_lost(todo, finished, "")[len(finished) :]
+        finished += map(WriteResult(*write), lost)
     return RunReport(finished=finished, num_done_before=len(done))
 
 
 def check_pools(preset: Preset, output: str, capacity: Capacity) -> list[Pool]:
     """What every row goes through before anything is decided."""
-    arguments = (preset, weights_hash(preset), output)
-    return [Pool(stage=Check, args=arguments, size=max(1, capacity.num_cpus // 2), num_cpus=1)]
+    return [Pool(stage=Check, args=(preset, output), size=max(1, capacity.num_cpus // 2), num_cpus=1)]
 
 
 def render_pools(

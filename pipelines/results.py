@@ -15,8 +15,9 @@ from manifests.identity import content_id, file_stem
 from manifests.read import fit_carried
 from manifests.schema import result_schema
 from pipelines import storage
-from pipelines.plan import unpack
-from pipelines.stage import Row, fail
+from pipelines.plan import place, unpack
+from pipelines.stage import Row
+from stableavatar.errors import StorageError
 
 READS_AT_ONCE = 16
 SHOWN = ("manifest", "row_number", "id", "status", "error_kind", "error")  # what the driver needs of a finished row
@@ -40,14 +41,6 @@ class WriteResult:
         return {name: row[name] for name in SHOWN}
 
 
-def write_lost(rows: Iterable[Row], finished: Iterable[Row], write: WriteResult) -> list[Row]:
-    """Write those of `rows` that are not among the `finished`: each has killed its worker, again and again."""
-    places = {(row["manifest"], row["row_number"]) for row in finished}
-    reason = "the process that worked on it died every time (killed, or out of memory). See the log, and run again."
-    lost = [row for row in rows if (row["manifest"], row["row_number"]) not in places]
-    return [write(fail(row, "", "worker_lost", reason)) for row in lost]
-
-
 def to_table(row: Row, carried: pa.Schema) -> pa.Table:
     """One row of the result table."""
     times = {name: datetime.fromtimestamp(row[name], UTC) for name in TIMES if row.get(name)}
@@ -56,8 +49,7 @@ def to_table(row: Row, carried: pa.Schema) -> pa.Table:
 
 def stem(row: Row) -> str:
     """The name of a row's files. One that failed before its content was known goes by its place in the manifest."""
-    place = {"manifest": row["manifest"], "row_number": row["row_number"]}
-    return file_stem(row["id"], row["content_id"] or content_id(place))
+    return file_stem(row["id"], row["content_id"] or content_id({"place": place(row)}))
 
 
 def result_uri(output: str, row: Row) -> str:
@@ -70,15 +62,22 @@ def read_results(output: str) -> pa.Table:
     folder = storage.join(output, "results")
     files = [storage.join(folder, name) for name in storage.names_in(folder) if name.endswith(".parquet")]
     with ThreadPoolExecutor(READS_AT_ONCE) as threads:
-        tables = list(threads.map(lambda file: pq.read_table(io.BytesIO(storage.read(file))), files))
+        tables = list(threads.map(_read_table, files))
     return concat([result_schema().empty_table(), *tables])
+
+
+def _read_table(uri: str) -> pa.Table:
+    try:
+        return pq.read_table(io.BytesIO(storage.read(uri)))
+    except pa.ArrowInvalid as error:
+        raise StorageError(f"{uri} is not a result that can be read ({error}). Remove it, and run again.") from error
 
 
 def concat(tables: list[pa.Table]) -> pa.Table:
     """One table of all rows. A carried column that has different types in different runs becomes text."""
     try:
         return pa.concat_tables(tables, promote_options="permissive")
-    except pa.ArrowTypeError:
+    except (pa.ArrowTypeError, pa.ArrowInvalid):
         own = set(result_schema().names)
         return pa.concat_tables([_carried_as_text(table, own) for table in tables], promote_options="permissive")
 
@@ -101,12 +100,11 @@ def split_finished(rows: Iterable[Row], table: pa.Table, output: str) -> tuple[l
 
 
 def forget_failures(rows: Iterable[Row], table: pa.Table, output: str) -> None:
-    """Remove what earlier runs said about failures of these rows: this run says it anew."""
+    """Remove what earlier runs of the same manifest said about failures of these rows: this run says it anew."""
     rows = list(rows)
-    ids = {row["id"] for row in rows}
-    places = {(row["manifest"], row["row_number"]) for row in rows}
+    known = {place(row) for row in rows} | {(row["manifest"], row["id"]) for row in rows}
     for old in table.select(["id", "content_id", "status", "manifest", "row_number"]).to_pylist():
-        if old["status"] == "failed" and (old["id"] in ids or (old["manifest"], old["row_number"]) in places):
+        if old["status"] == "failed" and {place(old), (old["manifest"], old["id"])} & known:
             storage.remove(result_uri(output, old))
 
 
@@ -119,4 +117,7 @@ def write_run(output: str, *, manifest: str, model: str, num_rows: int) -> None:
 def read_run(output: str) -> dict[str, Any] | None:
     """What `write_run` noted; None if no run has begun here."""
     uri = storage.join(output, "run.json")
-    return json.loads(storage.read(uri)) if storage.exists(uri) else None
+    try:
+        return json.loads(storage.read(uri)) if storage.exists(uri) else None
+    except ValueError as error:
+        raise StorageError(f"{uri} is not what a run writes ({error}). Remove it.") from error

@@ -21,6 +21,7 @@ class Stage:
     """
 
     name: ClassVar[str]
+    fatal: ClassVar[tuple[type[Exception], ...]] = ()  # errors of the process, not of the row: these are raised
 
     def process(self, row: Row) -> Row:
         """The row with this stage's columns added. Raises RowError when this row cannot go on."""
@@ -35,9 +36,13 @@ class Stage:
             row = self.process(row)
         except RowError as error:
             row = fail(row, self.name, error.kind, str(error))
+        except self.fatal:
+            raise
         except Exception as error:  # whatever one strange row brings, the night goes on; the traceback is in the log
             logger.exception("%s %s: unexpected error", row["id"], self.name)
-            row = fail(row, self.name, RowError.kind, f"unexpected {type(error).__name__}: {error}")
+            row = fail(
+                row, self.name, RowError.kind, f"unexpected {type(error).__name__}: {error}. The log has its trace."
+            )
         seconds = time.perf_counter() - started
         outcome = row["error"] if row["status"] == "failed" else "done"
         logger.info("%s %s %.2f s %s", row["id"], self.name, seconds, outcome)
@@ -48,7 +53,15 @@ def fail(row: Row, stage: str, kind: str, message: str) -> Row:
     """The row, failed in `stage`. The message says first which row of which manifest it is about."""
     error = f"row {row['row_number']} of {row['manifest']}: {message}"
     kept = {name: value for name, value in row.items() if name not in WORKING_COLUMNS}
-    return {**kept, "status": "failed", "error_kind": kind, "error": error, "stage": stage, "video": None}
+    return {
+        "started_at": time.time(),
+        **kept,
+        "status": "failed",
+        "error_kind": kind,
+        "error": error,
+        "stage": stage,
+        "video": None,
+    }
 
 
 def start_logging() -> None:

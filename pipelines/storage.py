@@ -8,6 +8,7 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import fsspec
 from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
@@ -60,7 +61,7 @@ def fetched(uri: str) -> Iterator[str]:
     with tempfile.TemporaryDirectory(prefix="stableavatar-") as folder:
         path = local_path(uri)
         if path is None:
-            path = os.path.join(folder, "file" + os.path.splitext(uri)[1])
+            path = os.path.join(folder, "file" + os.path.splitext(urlsplit(uri).path)[1])
             fetch(uri, path)
         elif not os.path.isfile(path):
             fetch(uri, path)  # explains what is wrong
@@ -134,7 +135,7 @@ def names_in(folder: str) -> list[str]:
             entries = store.ls(path, detail=True)
         except FileNotFoundError:
             return []
-    names = (os.path.basename(entry["name"]) for entry in entries if entry["type"] == "file")
+    names = (os.path.basename(entry["name"]) for entry in entries if entry["type"] != "directory")
     return sorted(name for name in names if name)
 
 
@@ -179,4 +180,6 @@ def _clear_errors(uri: str) -> Iterator[None]:
             f"{uri} cannot be opened ({error}). Use a local path or a URI such as s3://bucket/name."
         ) from error
     except (OSError, BotoCoreError, ClientError) as error:
-        raise StorageError(f"{uri} failed: {type(error).__name__}: {error}") from error
+        raise StorageError(
+            f"{uri} cannot be reached ({type(error).__name__}: {error}). Check that the store answers, and run again."
+        ) from error

@@ -40,6 +40,17 @@ class Capacity:
     num_gpus: int
 
 
+class ClusterError(Exception):
+    """The cluster cannot do this run. The message says what it lacks."""
+
+
+def require_room(pools: list[Pool], capacity: Capacity) -> None:
+    """Raises ClusterError if the pools do not fit side by side: the last of them would wait for ever."""
+    needed = sum(pool.size * pool.num_cpus for pool in pools)
+    if needed > capacity.num_cpus:
+        raise ClusterError(f"the cluster has {capacity.num_cpus} CPUs, and this run needs {needed:g}. Add a node.")
+
+
 @contextmanager
 def cluster() -> Iterator[Capacity]:
     """Connect to the cluster of RAY_ADDRESS, or start one on this machine, unless this process is connected already."""

@@ -20,11 +20,14 @@ from stableavatar.model.dit import StableAvatarTransformer
 from stableavatar.model.vae import decode_frames, encode_portrait
 from stableavatar.model.weights import random_network
 from stableavatar.presets import Preset
+from stableavatar.reproducible import reproducible
 from stableavatar.sampling.guidance import guidance_weights
 from stableavatar.sampling.sampler import Velocity, draw_noise, euler_scheduler, sample
 from stableavatar.sampling.windows import Window, padded_latents, plan_windows, uniform_ramp
-from stableavatar.units import FRAMES_PER_LATENT, PIXELS_PER_LATENT, SAMPLES_PER_FRAME, frames_of
+from stableavatar.units import FRAMES_PER_LATENT, PIXELS_PER_LATENT, SAMPLES_PER_FRAME, frames_of, latents_for
 from stableavatar.video.writer import VideoWriter
+
+CPU_THREADS = 1  # a generator on a CPU shares it with the other stages
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,14 +113,18 @@ class Avatar:
         """
         _reset_peak(self.device)
         try:
-            windows = self._plan(request)
-            started = time.monotonic()
-            latents = self._sample(request, windows, lambda: on_progress(1))
-            sampled = time.monotonic()
-            self._write(latents, request, path)
+            with reproducible(CPU_THREADS):
+                return self._generate(request, path, on_progress)
         except torch.OutOfMemoryError as error:
             size = f"{request.width}x{request.height}"
             raise OutOfMemory(f"{self.device} has too little memory for a video of {size}: {error}") from error
+
+    def _generate(self, request: VideoRequest, path: str, on_progress: Callable[[int], None]) -> VideoReport:
+        windows = self._plan(request)
+        started = time.monotonic()
+        latents = self._sample(request, windows, lambda: on_progress(1))
+        sampled = time.monotonic()
+        self._write(latents, request, path)
         return VideoReport(
             num_windows=len(windows),
             sample_s=sampled - started,
@@ -184,7 +191,8 @@ class Avatar:
             num_frames=request.num_frames,
             sound_path=request.sound_path,
         ) as writer:
-            for frames_BCVHW in decode_frames(self.vae, latents):
+            needed = latents_for(request.num_frames)  # the VAE is causal: what comes later changes nothing
+            for frames_BCVHW in decode_frames(self.vae, latents[:, :, :needed]):
                 writer.write(to_pixels(frames_BCVHW))
 
 

@@ -71,6 +71,8 @@ def make_row(tmp_path: Path) -> Callable[..., dict[str, Any]]:
             "error": "",
             "stage": "",
             "content_id": "",
+            "model": "tiny",
+            "weights_hash": "0123",
             "carried": plan.pack({}),
         }
         place = {"manifest": f"{tmp_path}/night.jsonl", "row_number": 3, "id": "anna"}

@@ -179,8 +179,9 @@ def test_not_numbers_are_refused(tmp_path: Path) -> None:
     (tmp_path / "raw").write_bytes(samples.tobytes())
     raw = ffmpeg.input(str(tmp_path / "raw"), format="f32le", ar=RATE, ac=1)
     path = convert(raw, to=tmp_path / "nan.wav", acodec="pcm_f32le")
-    with pytest.raises(BadInput, match="NaN"):
-        decode_speech(path)
+    for read in (measure_sound, decode_speech):
+        with pytest.raises(BadInput, match="NaN"):
+            read(path)
     with pytest.raises(BadInput, match=r"nan\.wav"):
         encode_sound(path, str(tmp_path / "nan.m4a"), duration_s=1.0)
 

@@ -72,6 +72,10 @@ def test_the_same_request_gives_the_same_file(
         return (tmp_path / name).read_bytes()
 
     first = render("a.mp4", request)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(threads + 1)
+    assert render("t.mp4", request) == first
+    torch.set_num_threads(threads)
     assert render("b.mp4", request, Avatar.load(PRESET, "cpu")) == first
     for changed in [
         replace(request, seed=4),

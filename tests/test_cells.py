@@ -81,6 +81,7 @@ def test_values(name: str, cell: Any, value: Any) -> None:
         ("portrait", None, "portrait is empty; give the path or URI of the image"),
         ("audio", "  ", "audio is empty; give the path or URI of the speech"),
         ("audio", "a\x00.wav", r"audio is 'a\x00.wav'; take the control characters out"),
+        ("id", "a\nb", r"id is 'a\nb'; take the control characters out"),
     ],
 )
 def test_bad_cells_say_what_was_found_and_the_remedy(name: str, cell: Any, message: str) -> None:

@@ -138,3 +138,9 @@ def test_suffix_of_a_web_address_with_a_signature() -> None:
 def test_empty_files_have_no_records() -> None:
     assert read_records(b"", "m.jsonl") == read_records(BOM, "m.csv") == read_records(b"a,b\n", "m.csv") == []
     assert read_records(parquet(pa.table({"a": pa.array([], pa.int8())})), "m.parquet") == []
+
+
+def test_column_names_that_are_not_utf8_stop_the_manifest() -> None:
+    for data in ("portrait,audio,größe\na,b,c\n".encode("latin-1"), "portrait,audio\na,b\n".encode("utf-16")):
+        with pytest.raises(ManifestError, match="save the manifest as UTF-8"):
+            read_records(data, "a.csv")

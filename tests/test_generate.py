@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from pipelines.check import Check
 from pipelines.encode_text import EncodeText
@@ -23,7 +24,7 @@ def prepared(make_row: Callable[..., dict[str, Any]], preset: Preset, tmp_path: 
     """A row that is ready for the generator."""
 
     def make(**words: Any) -> dict[str, Any]:
-        row = Prepare()(Check(preset, "0123", f"{tmp_path}/out")(make_row(end_s=0.5, **words)))
+        row = Prepare()(Check(preset, f"{tmp_path}/out")(make_row(end_s=0.5, **words)))
         return EncodeText(preset, TextEncoder.load)(row)
 
     return make
@@ -44,6 +45,34 @@ def test_a_video_is_published_and_measured(
     assert (row["num_blank_frames"], len(row["brightness"])) == (0, 1)
     assert row["motion_mean"] > 1
     assert list((tmp_path / "scratch").iterdir()) == []
+
+
+def test_a_gpu_that_failed_ends_the_process(preset: Preset, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every later row would fail on it too."""
+
+    class Broken:
+        def generate(self, *_: Any, **__: Any) -> Any:
+            raise torch.AcceleratorError("an illegal memory access was encountered")
+
+    class ProcessEnded(BaseException):
+        pass
+
+    def end(code: int) -> None:
+        raise ProcessEnded(code)
+
+    monkeypatch.setattr("pipelines.generate.os._exit", end)
+    monkeypatch.setattr("pipelines.generate.to_request", lambda row, folder: None)
+    row = {
+        "status": "ready",
+        "id": "a",
+        "manifest": "m",
+        "row_number": 1,
+        "num_steps": 1,
+        "num_windows": 1,
+        "sound": b"",
+    }
+    with pytest.raises(ProcessEnded):
+        Generate(preset, lambda preset, device: Broken())(row)
 
 
 def test_the_same_row_gives_the_same_video(prepared: Prepared, preset: Preset) -> None:

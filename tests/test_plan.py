@@ -10,10 +10,31 @@ GOOD = b'{"portrait": "a.png", "audio": "a.wav", "id": "%s", "team": {"x": [1]}}
 
 
 def test_a_folder_is_its_manifest_files_by_name(tmp_path: Path) -> None:
-    for name in ("b.csv", "a.jsonl", "face.png", ".hidden.csv"):
+    for name in ("b.csv", "a.jsonl", "face.png", ".hidden.csv", "run.json"):
         (tmp_path / name).write_bytes(b"")
     assert plan.manifest_files(f"{tmp_path}/") == [f"{tmp_path}/a.jsonl", f"{tmp_path}/b.csv"]
     assert plan.manifest_files(f"{tmp_path}/b.csv") == [f"{tmp_path}/b.csv"]
+
+
+def test_a_folder_may_hold_links(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "real" / "x.jsonl").write_bytes(GOOD % b"1")
+    (tmp_path / "links").mkdir()
+    (tmp_path / "links" / "a.jsonl").symlink_to(tmp_path / "real" / "x.jsonl")
+    assert plan.manifest_files(f"{tmp_path}/links") == [f"{tmp_path}/links/a.jsonl"]
+
+
+def test_a_row_that_never_came_back_is_lost() -> None:
+    rows = plan.select_rows(plan.read_rows(GOOD % b"1" + GOOD % b"2", "a.jsonl"), None, model="tiny")
+    kept, lost = plan.with_lost(rows, rows[:1], "check")
+    assert kept is rows[0]
+    assert (lost["id"], lost["status"], lost["error_kind"], lost["stage"]) == ("2", "failed", "worker_lost", "check")
+
+
+def test_a_row_that_cannot_be_read_still_says_when_and_what_for() -> None:
+    (row, _) = plan.select_rows(plan.read_rows(b"not json\n" + GOOD % b"1", "a.jsonl"), None, model="tiny")
+    assert (row["status"], row["stage"], row["model"]) == ("failed", "read", "tiny")
+    assert row["started_at"] > 0
 
 
 def test_no_manifest(tmp_path: Path) -> None:

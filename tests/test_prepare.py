@@ -13,7 +13,7 @@ MakeRow = Callable[..., dict[str, Any]]
 
 
 def test_portrait_and_sound_are_ready_for_the_model(make_row: MakeRow, preset: Preset, tmp_path: Path) -> None:
-    row = Prepare()(Check(preset, "0123", "/out")(make_row(width=96, height=160)))
+    row = Prepare()(Check(preset, "/out")(make_row(width=96, height=160)))
     assert row["status"] == "ready", row["error"]
     assert (row["portrait_HWC"].shape, row["portrait_HWC"].dtype) == ((160, 96, 3), np.uint8)
     assert row["speech"].dtype == np.float32
@@ -25,7 +25,7 @@ def test_portrait_and_sound_are_ready_for_the_model(make_row: MakeRow, preset: P
 def test_a_file_that_changed_since_the_check_is_refused(make_row: MakeRow, preset: Preset, tmp_path: Path) -> None:
     audio = tmp_path / "a.flac"
     audio.write_bytes(Path(make_row()["audio"]).read_bytes())
-    row = Check(preset, "0123", "/out")(make_row(audio=str(audio)))
+    row = Check(preset, "/out")(make_row(audio=str(audio)))
     audio.write_bytes(audio.read_bytes() + b"x")
     failed = Prepare()(row)
     assert failed["error_kind"] == "bad_input"

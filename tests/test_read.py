@@ -154,7 +154,13 @@ def test_carried_parquet_columns_keep_their_types() -> None:
     assert fit_carried(rows[0]["carried"], schema) == carried
 
 
-def test_columns_that_the_run_fills_in_are_not_carried() -> None:
+def test_carried_columns_do_not_clash_with_those_that_the_run_fills_in() -> None:
+    row = parse(FILES | {"status": "draft", "model": "anna-2", "language": "en"})[0]
+    assert row["carried"] == {"manifest_status": "draft", "manifest_model": "anna-2", "language": "en"}
+    assert row["status"] == "ready"
+
+
+def test_a_result_table_can_be_fed_in_again() -> None:
     result = {column.name: None for column in RESULT} | FILES | {"status": "ok", "video": "v.mp4", "language": "en"}
     row = parse(result)[0]
     assert row["carried"] == {"language": "en"}

@@ -1,6 +1,7 @@
 """The whole flow through Ray, on a real cluster of this machine."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +10,11 @@ from ray.exceptions import RayError
 
 from manifests.schema import ManifestError
 from pipelines import results, storage
+from pipelines.check import Check
 from pipelines.cli import main
 from pipelines.render import RunReport, render
+from pipelines.stage import Row
+from pipelines.workers import Capacity, ClusterError, Pool, require_room
 from stableavatar.errors import StorageError
 from stableavatar.presets import Preset
 from stableavatar.video.quality import check_contract, measure_video
@@ -27,6 +31,15 @@ def write_manifest(base: str, rows: list[dict[str, Any]], name: str = "night.jso
     storage.publish(str(SPEECH), f"{base}/speech.flac")
     storage.write("".join(json.dumps(row) + "\n" for row in rows).encode(), f"{base}/{name}")
     return f"{base}/{name}"
+
+
+class DeadlyCheck(Check):
+    """Kills the process that checks the row `deadly`."""
+
+    def process(self, row: Row) -> Row:
+        if row["id"] == "deadly":
+            os._exit(1)
+        return super().process(row)
 
 
 def run(manifest: str, output: str, preset: Preset, **options: Any) -> RunReport:
@@ -88,6 +101,26 @@ def test_running_again_does_only_what_is_missing(ray_cluster: None, preset: Pres
     third = run(manifest, output, preset, limit=1)
     assert (third.finished, third.num_done_before) == ([], 1)
     assert main(["status", output]) == 0
+
+
+@pytest.mark.slow
+def test_a_row_that_kills_its_check_is_written_down(
+    ray_cluster: None, preset: Preset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = [{**GOOD, "id": "one", "audio": "missing.wav"}, {**GOOD, "id": "deadly"}]
+    manifest = write_manifest(str(tmp_path), rows)
+    monkeypatch.setattr("pipelines.render.Check", DeadlyCheck)
+    report = run(manifest, f"{tmp_path}/out", preset)
+    kinds = {row["id"]: row["error_kind"] for row in report.finished}
+    assert kinds == {"one": "bad_input", "deadly": "worker_lost"}
+    assert results.read_results(f"{tmp_path}/out").num_rows == 2
+
+
+def test_pools_that_never_fit_are_refused() -> None:
+    pools = [Pool(stage=object, num_cpus=1), Pool(stage=object, num_cpus=0.5, size=2)]
+    require_room(pools, Capacity(num_cpus=2, num_gpus=0))
+    with pytest.raises(ClusterError, match="has 1 CPUs, and this run needs 2"):
+        require_room(pools, Capacity(num_cpus=1, num_gpus=0))
 
 
 def test_what_stops_a_run_before_it_starts(ray_cluster: None, preset: Preset, tmp_path: Path) -> None:

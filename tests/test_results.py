@@ -9,6 +9,7 @@ from manifests.read import carried_schema
 from manifests.schema import result_schema
 from pipelines import plan, results, storage
 from pipelines.stage import fail
+from stableavatar.errors import StorageError
 
 MakeRow = Callable[..., dict[str, Any]]
 NO_COLUMNS = pa.schema([])
@@ -66,10 +67,26 @@ def test_failed_rows_of_the_same_id_all_have_a_result_until_a_run_says_anew(make
     assert results.read_results(output)["row_number"].to_pylist() == [2]
 
 
-def test_a_row_that_never_came_back_is_written_as_lost(make_row: MakeRow, output: str) -> None:
-    rows = [make_row(row_number=number, id=str(number)) for number in (1, 2)]
-    (lost,) = results.write_lost(rows, rows[:1], results.WriteResult(output, NO_COLUMNS))
-    assert (lost["id"], lost["status"], lost["error_kind"]) == ("2", "failed", "worker_lost")
+def test_what_another_manifest_said_of_an_id_is_kept(make_row: MakeRow, output: str) -> None:
+    results.WriteResult(output, NO_COLUMNS)(fail(make_row(manifest="other.jsonl"), "", "bad_input", "no"))
+    results.forget_failures([make_row()], results.read_results(output), output)
+    assert results.read_results(output).num_rows == 1
+
+
+def test_a_broken_result_is_named(make_row: MakeRow, output: str) -> None:
+    storage.write(b"not Parquet", f"{output}/results/broken.parquet")
+    with pytest.raises(StorageError, match=r"broken\.parquet is not a result .* Remove it"):
+        results.read_results(output)
+    storage.write(b"{", f"{output}/run.json")
+    with pytest.raises(StorageError, match=r"run\.json"):
+        results.read_run(output)
+
+
+def test_carried_numbers_of_different_runs_become_text_where_they_do_not_fit(output: str, make_row: MakeRow) -> None:
+    for number, value in ((1, 2**60 + 1), (2, 0.5)):
+        row = fail(make_row(row_number=number, carried=plan.pack({"take": value})), "", "bad_input", "no")
+        results.WriteResult(output, carried_schema([{"carried": {"take": value}}]))(row)
+    assert sorted(results.read_results(output)["take"].to_pylist()) == ["0.5", str(2**60 + 1)]
 
 
 def test_the_newest_run_is_noted(output: str) -> None:

@@ -1,4 +1,7 @@
 import os
+import threading
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -47,6 +50,19 @@ def test_a_fetched_file_is_named_by_its_uri_in_errors_and_its_copy_is_removed(ba
         use()
     (path,) = paths
     assert os.path.exists(path) == (not uri.startswith("s3://"))
+
+
+def test_a_signed_address_may_be_long(tmp_path: Path) -> None:
+    (tmp_path / "face.png").write_bytes(b"face")
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(SimpleHTTPRequestHandler, directory=str(tmp_path)))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        uri = f"http://127.0.0.1:{server.server_port}/face.png?signature={'x' * 400}.{'y' * 400}"
+        with storage.fetched(uri) as path:
+            assert (Path(path).read_bytes(), Path(path).suffix) == (b"face", ".png")
+    finally:
+        server.shutdown()
+        server.server_close()
 
 
 @pytest.mark.parametrize("missing", ["no/such/file", "/no/such/folder/face.png"])

@@ -56,8 +56,12 @@ def measure_sound(path: str, *, start_s: float = 0.0, end_s: float | None = None
     """
     source = _open(path)
     with _blaming(path):
-        sound = _span(source, start_s, end_s).filter("aformat", sample_fmts="u8", channel_layouts="mono")
-        num_samples = sum(len(chunk) for chunk in read(sound.output("pipe:", format="u8")))
+        sound = _span(source, start_s, end_s).filter("aformat", sample_fmts="flt", channel_layouts="mono")
+        num_samples = 0
+        for chunk in read(sound.output("pipe:", format="f32le", acodec="pcm_f32le")):
+            samples = np.frombuffer(chunk, dtype="<f4")
+            _check_finite(path, samples)
+            num_samples += len(samples)
     duration_s = num_samples / source.sample_rate
     _check_span(source, start_s, end_s, duration_s)
     return SoundInfo(
@@ -80,8 +84,7 @@ def decode_speech(path: str, *, start_s: float = 0.0, end_s: float | None = None
             samples += chunk
     speech = np.frombuffer(samples, dtype="<f4")
     _check_span(source, start_s, end_s, len(speech) / SPEECH_RATE)
-    if not np.isfinite(speech).all():
-        raise BadInput(f"{path} holds samples that are not numbers (NaN or infinite). Export the sound again.")
+    _check_finite(path, speech)
     return np.clip(speech, -1.0, 1.0, out=speech)
 
 
@@ -183,6 +186,11 @@ def _span(source: _Source, start_s: float, end_s: float | None) -> Any:
     if end_s is not None:
         bounds["end_sample"] = round(end_s * source.sample_rate)
     return sound.filter("atrim", **bounds).filter("asetpts", "PTS-STARTPTS")
+
+
+def _check_finite(path: str, samples: np.ndarray) -> None:
+    if not np.isfinite(samples).all():
+        raise BadInput(f"{path} holds samples that are not numbers (NaN or infinite). Export the sound again.")
 
 
 def _check_span(source: _Source, start_s: float, end_s: float | None, found_s: float) -> None:

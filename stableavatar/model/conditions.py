@@ -24,10 +24,12 @@ from transformers import (
 
 from stableavatar.model.weights import random_network
 from stableavatar.presets import Preset
+from stableavatar.reproducible import reproducible
 from stableavatar.units import SPEECH_RATE
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+CPU_THREADS = 4  # of the text encoder, the largest network
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +51,9 @@ class TextEncoder:
         """Embed one prompt: float32 [T, E], T at most `max_tokens`."""
         tokens = self.tokenizer(prompt, max_length=self.max_tokens, truncation=True, return_tensors="pt")
         tokens = tokens.to(self.network.device)
-        return embed_text(self.network, tokens.input_ids, tokens.attention_mask)[0].float().cpu().numpy()
+        with reproducible(CPU_THREADS):
+            embeds = embed_text(self.network, tokens.input_ids, tokens.attention_mask)[0]
+        return embeds.float().cpu().numpy()
 
 
 def embed_text(network: UMT5EncoderModel, input_ids_BT: Tensor, attention_mask_BT: Tensor) -> list[Tensor]:

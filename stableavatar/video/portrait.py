@@ -2,7 +2,6 @@
 
 import math
 import os
-import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from io import BytesIO
@@ -12,6 +11,7 @@ from PIL import Image, ImageCms, ImageOps
 
 from stableavatar.errors import BadInput
 
+Image.MAX_IMAGE_PIXELS = None  # the limit is ours, in _check_size
 MAX_PIXELS = 80_000_000  # one decoded picture then needs at most 320 MB; a larger one is a mistake or an attack
 MIN_SIDE = 16  # pixels; less cannot show a face
 CUT_ABOVE = 0.2  # of what a crop cuts off in height; the head is above the middle
@@ -96,13 +96,9 @@ def _opened(path: str) -> Iterator[Image.Image]:
     if not os.path.getsize(path):
         raise BadInput(f"{path} is empty (0 bytes). {_REMEDY}")
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the limit is ours, see _check_size
-            with Image.open(path, formats=_FORMATS) as image:
-                _check_size(path, image.size)
-                yield image
-    except Image.DecompressionBombError as error:
-        raise BadInput(f"{path} is too large ({error}). {_REMEDY}") from error
+        with Image.open(path, formats=_FORMATS) as image:
+            _check_size(path, image.size)
+            yield image
     except (OSError, SyntaxError, ValueError, EOFError) as error:  # all of which Pillow's readers raise
         raise BadInput(f"{path} is not a picture that can be read ({error}). {_REMEDY}") from error
 
