@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from stableavatar.audio.decode import encode_sound
-from stableavatar.avatar import Avatar, VideoRequest, cut_speech, to_pixels
+from stableavatar.avatar import Avatar, VideoRequest, to_pixels
 from stableavatar.errors import BrokenVideo, OutOfMemory
 from stableavatar.presets import tiny
-from stableavatar.sampling.windows import Window
+from stableavatar.sampling.settings import Sampling
 from stableavatar.video.quality import check_contract, measure_video
 from tests.media import write_tone
 
@@ -85,13 +85,39 @@ def test_the_same_request_gives_the_same_file(
         assert render("c.mp4", changed) != first
 
 
-def test_windows_hear_all_their_frames() -> None:
-    speech = np.arange(100 * 640, dtype=np.float32)
-    first = cut_speech(speech, Window(start=0, length=21))
-    last = cut_speech(speech, Window(start=16, length=21, num_shared=5))
-    assert len(first) == len(last) == 81 * 640
-    assert last[0] == 4 * 16 * 640
-    assert last[(100 - 64) * 640 - 1] == speech[-1] and not last[(100 - 64) * 640 :].any()
+@pytest.mark.parametrize("num_frames", [16, 20])
+def test_the_reference_mode_keeps_the_contract_too(
+    avatar: Avatar, make_request: Callable[..., VideoRequest], tmp_path: Path, num_frames: int
+) -> None:
+    path = str(tmp_path / "video.mp4")
+    avatar.generate(replace(make_request(num_frames), sampling=Sampling(mode="reference")), path)
+    quality = measure_video(path)
+    check_contract(quality, num_frames=num_frames, width=96, height=160)
+    # Whole groups of four frames behind the first one are made, the rest of the last group is held.
+    num_held = 0 if num_frames < 17 else (num_frames - 1) % 4
+    assert quality.num_frozen_frames >= num_held
+
+
+def test_every_setting_changes_the_video(avatar: Avatar, make_request: Callable[..., VideoRequest]) -> None:
+    request = replace(make_request(22), num_steps=2, overlap=3)
+
+    def sampled(wanted: VideoRequest) -> bytes:
+        with torch.inference_mode():
+            return avatar._sample(wanted, avatar._plan(wanted), lambda: None).numpy().tobytes()
+
+    today = sampled(request)
+    assert sampled(replace(request, text_scale="3", audio_scale="5x1, 5")) == today
+    settings = (
+        Sampling(mode="reference"),
+        Sampling(blend="log"),
+        Sampling(scheduler="unipc"),
+        Sampling(scheduler="dpm++"),
+        Sampling(window_latents=6),
+        Sampling(guidance="native"),
+        Sampling(guidance="native", native_pair=0),
+    )
+    changed = [replace(request, audio_scale="5x1,1"), *(replace(request, sampling=sampling) for sampling in settings)]
+    assert len({today, *map(sampled, changed)}) == 1 + len(changed)
 
 
 def test_broken_numbers_are_no_video() -> None:
