@@ -17,6 +17,7 @@ from transformers import CLIPVisionModel, Wav2Vec2Model
 from stableavatar.errors import BrokenVideo, OutOfMemory
 from stableavatar.model.conditions import audio_network, embed_image, embed_speech, image_network
 from stableavatar.model.dit import StableAvatarTransformer
+from stableavatar.model.lora import Lora, lora_applied
 from stableavatar.model.vae import decode_frames, encode_portrait
 from stableavatar.model.weights import random_network
 from stableavatar.presets import Preset
@@ -50,6 +51,7 @@ class VideoRequest:
     prompt_embeds: np.ndarray  # float32 [T, E]
     negative_prompt_embeds: np.ndarray
     sampling: Sampling = field(default_factory=Sampling)
+    loras: tuple[tuple[Lora, float], ...] = ()  # with weights
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,7 +110,8 @@ class Avatar:
         try:
             plan = self._plan(request)
             started = time.monotonic()
-            latents = self._sample(request, plan, lambda: on_progress(1))
+            with lora_applied(self.transformer, request.loras):
+                latents = self._sample(request, plan, lambda: on_progress(1))
             sampled = time.monotonic()
             self._write(latents, request, path)
         except torch.OutOfMemoryError as error:

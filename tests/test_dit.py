@@ -65,9 +65,9 @@ def test_audio_without_its_pair_does_not_see_the_latents(transformer: StableAvat
     adapter = transformer.vocal_projector
     seen: list[Tensor] = []
     hook = adapter.register_forward_hook(lambda _, __, output: seen.append(output))
-    arguments = dict(**inputs(2), audio_GAE=AUDIO.expand(2, -1, -1), audio_index=[0, 1], pairing_G=torch.tensor([1, 0]))
-    first = transformer(**arguments)
-    other = transformer(**{**arguments, "hidden_states": arguments["hidden_states"].flip(-1)})
+    audio = dict(audio_GAE=AUDIO.expand(2, -1, -1), audio_index=[0, 1], pairing_G=torch.tensor([1, 0]))
+    first = transformer(**inputs(2), **audio)
+    other = transformer(**{**inputs(2), "hidden_states": inputs(2)["hidden_states"].flip(-1)}, **audio)
     hook.remove()
     assert not torch.equal(seen[0][0], seen[1][0])
     assert torch.equal(seen[0][1], seen[1][1])

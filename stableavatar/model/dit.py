@@ -73,8 +73,9 @@ class ContextAttnProcessor:
         return attended.flatten(2, 3).type_as(query_BLNd)
 
     def _hear(self, attn: WanAttention, query_BLNd: Tensor, contexts: Contexts) -> Tensor:
-        """Attention to the audio, [B, L, D]. Silence is a context of zeros: all its values are the bias alone."""
-        silence_BLD = attn.v_vocal.bias.expand(*query_BLNd.shape[:2], -1)
+        """Attention to the audio, [B, L, D]. Silence is a context of zeros, all of the same value."""
+        nothing_BLD = query_BLNd.new_zeros(1, 1, attn.v_vocal.in_features)
+        silence_BLD = attn.v_vocal(nothing_BLD).expand(*query_BLNd.shape[:2], -1)
         hearing = [row for row, group in enumerate(contexts.audio_index) if group is not None]
         if contexts.audio_GFnD is None or not hearing:
             return silence_BLD
