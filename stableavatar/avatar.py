@@ -15,9 +15,11 @@ from torch import Tensor
 from transformers import CLIPVisionModel, Wav2Vec2Model
 
 from stableavatar.errors import BrokenVideo, OutOfMemory
+from stableavatar.model.attention import set_attention
 from stableavatar.model.conditions import audio_network, embed_image, embed_speech, image_network
 from stableavatar.model.dit import StableAvatarTransformer
 from stableavatar.model.lora import Lora, lora_applied
+from stableavatar.model.memory import Memory
 from stableavatar.model.vae import decode_frames, encode_portrait
 from stableavatar.model.weights import random_network
 from stableavatar.presets import Preset
@@ -66,30 +68,52 @@ class VideoReport:
 
 @dataclass(frozen=True, kw_only=True)
 class Avatar:
-    """The generator: image encoder, audio encoder, transformer and VAE on one device."""
+    """The generator: image encoder, audio encoder, transformer and VAE, and where they live."""
 
     preset: Preset
     image_encoder: CLIPVisionModel
     audio_encoder: Wav2Vec2Model
     transformer: StableAvatarTransformer
     vae: AutoencoderKLWan
+    memory: Memory
 
     @classmethod
-    def load(cls, preset: Preset, device: str) -> Self:
-        """Make the networks of a preset on a device."""
+    def load(cls, preset: Preset, device: str, *, memory: str = "auto", attention: str = "auto") -> Self:
+        """Make the networks of a preset.
+
+        Args:
+            preset: which networks.
+            device: where they compute.
+            memory: where they live meanwhile, one of `stableavatar.model.memory.MODES` or `auto`.
+            attention: kernel, one of `stableavatar.model.attention.BACKENDS` or `auto`.
+
+        Raises:
+            ValueError: there is no such memory mode or kernel, or the kernel does not work on this device.
+        """
         seed = preset.weights_seed
+        image_encoder, audio_encoder = image_network(preset), audio_network(preset)
+        transformer = random_network(lambda: StableAvatarTransformer(**preset.transformer), seed)
+        vae = random_network(lambda: AutoencoderKLWan(**preset.vae), seed)
+        placed = Memory(
+            networks=(vae, image_encoder, audio_encoder),
+            transformer=transformer,
+            device=torch.device(device),
+            mode=memory,
+        )
+        set_attention(transformer, attention, placed.device, transformer.dtype)
         return cls(
             preset=preset,
-            image_encoder=image_network(preset).to(device),
-            audio_encoder=audio_network(preset).to(device),
-            transformer=random_network(lambda: StableAvatarTransformer(**preset.transformer), seed).to(device),
-            vae=random_network(lambda: AutoencoderKLWan(**preset.vae), seed).to(device),
+            image_encoder=image_encoder,
+            audio_encoder=audio_encoder,
+            transformer=transformer,
+            vae=vae,
+            memory=placed,
         )
 
     @property
     def device(self) -> torch.device:
-        """Where the transformer lives."""
-        return self.transformer.device
+        """Where the networks compute."""
+        return self.memory.device
 
     @torch.inference_mode()
     def generate(
@@ -100,23 +124,36 @@ class Avatar:
         Args:
             request: what to make it from.
             path: the mp4 file to write.
-            on_progress: called with the number of window-steps that are newly done.
+            on_progress: called with the number of window-steps that are newly done; a negative number takes back
+                those from before memory ran out and the video was started over.
 
         Raises:
             OutOfMemory: the device cannot hold this video.
             BrokenVideo: the model gave values that are not finite, or the file could not be written.
         """
-        _reset_peak(self.device)
+        progress = _Progress(on_progress)
         try:
-            plan = self._plan(request)
-            started = time.monotonic()
-            with lora_applied(self.transformer, request.loras):
-                latents = self._sample(request, plan, lambda: on_progress(1))
-            sampled = time.monotonic()
-            self._write(latents, request, path)
+            return self._make(request, path, progress)
         except torch.OutOfMemoryError as error:
-            size = f"{request.width}x{request.height}"
-            raise OutOfMemory(f"{self.device} has too little memory for a video of {size}: {error}") from error
+            reason = str(error)
+        # Out here the error no longer holds the tensors that were made on the way to it.
+        if self.memory.lower():
+            progress.start_over()
+            try:
+                return self._make(request, path, progress)
+            except torch.OutOfMemoryError as error:
+                reason = str(error)
+        size = f"{request.width}x{request.height}"
+        raise OutOfMemory(f"{self.device} has too little memory for a video of {size}: {reason}")
+
+    def _make(self, request: VideoRequest, path: str, progress: "_Progress") -> VideoReport:
+        _reset_peak(self.device)
+        plan = self._plan(request)
+        started = time.monotonic()
+        with lora_applied(self.transformer, request.loras):
+            latents = self._sample(request, plan, progress.advance)
+        sampled = time.monotonic()
+        self._write(latents, request, path)
         return VideoReport(
             num_windows=len(plan.windows),
             sample_s=sampled - started,
@@ -168,6 +205,22 @@ class Avatar:
             # As the published code plans a video, up to three frames are not made: the last one is held.
             for _ in range(num_missing):
                 writer.write(pixels_VHWC[-1:])
+
+
+class _Progress:
+    """Counts window-steps, to take them back."""
+
+    def __init__(self, on_progress: Callable[[int], None]):
+        self.on_progress = on_progress
+        self.num_done = 0
+
+    def advance(self) -> None:
+        self.num_done += 1
+        self.on_progress(1)
+
+    def start_over(self) -> None:
+        self.on_progress(-self.num_done)
+        self.num_done = 0
 
 
 def step_weights(request: VideoRequest) -> Sequence[Weights]:

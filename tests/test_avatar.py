@@ -1,4 +1,4 @@
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -128,12 +128,41 @@ def test_broken_numbers_are_no_video() -> None:
         to_pixels(frames)
 
 
-def test_too_little_memory_is_an_error_of_the_row(
-    avatar: Avatar, make_request: Callable[..., VideoRequest], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def run_out(*_: object, **__: object) -> None:
-        raise torch.OutOfMemoryError("tried to allocate")
+class Exhausted(torch.nn.Module):
+    """Runs out of memory in its first forward passes."""
 
-    monkeypatch.setattr("stableavatar.avatar.sample", run_out)
+    def __init__(self, transformer: torch.nn.Module, passes: Sequence[int]):
+        super().__init__()
+        self.calls, self.passes = 0, passes
+        self.hook = transformer.register_forward_pre_hook(self.check)
+
+    def check(self, *_: object) -> None:
+        self.calls += 1
+        if self.calls in self.passes:
+            raise torch.OutOfMemoryError("tried to allocate")
+
+
+def test_out_of_memory_lowers_the_mode_once(make_request: Callable[..., VideoRequest], tmp_path: Path) -> None:
+    avatar, request, path = Avatar.load(PRESET, "cpu"), replace(make_request(5), num_steps=2), tmp_path / "video.mp4"
+    assert avatar.memory.mode == "full"
+    avatar.generate(request, str(path))
+    expected = path.read_bytes()
+    done: list[int] = []
+    trap = Exhausted(avatar.transformer, passes=[2])
+    avatar.generate(request, str(path), on_progress=done.append)
+    trap.hook.remove()
+    assert done == [1, -1, 1, 1]
+    assert avatar.memory.mode == "model_offload"
+    assert path.read_bytes() == expected
+
+
+def test_too_little_memory_is_an_error_of_the_row(make_request: Callable[..., VideoRequest], tmp_path: Path) -> None:
+    avatar = Avatar.load(PRESET, "cpu")
+    Exhausted(avatar.transformer, passes=[1, 2])
     with pytest.raises(OutOfMemory, match="96x160"):
         avatar.generate(make_request(5), str(tmp_path / "video.mp4"))
+    assert avatar.memory.mode == "model_offload"
+    lowest = Avatar.load(PRESET, "cpu", memory="group_offload")
+    Exhausted(lowest.transformer, passes=[1])
+    with pytest.raises(OutOfMemory, match="96x160"):
+        lowest.generate(make_request(5), str(tmp_path / "video.mp4"))

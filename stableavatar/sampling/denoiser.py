@@ -48,8 +48,9 @@ def guided_velocity(
         weights: of each step; only the conditions named there are computed.
         window_latents: shorter windows are padded to this many latent frames inside the transformer.
     """
+    dtype = transformer.dtype
     # Made before the loop, so that nothing in it waits for the device; steps with the same weights share their rows.
-    distinct = {tuple(step.items()): _rows(conditions, step) for step in weights}
+    distinct = {tuple(step.items()): _rows(conditions, step, dtype) for step in weights}
     rows_of = [distinct[tuple(step.items())] for step in weights]
 
     def velocity(latents_BCFHW: Tensor, timestep: Tensor, step: int, index: int) -> Tensor:
@@ -57,11 +58,11 @@ def guided_velocity(
         num_rows = len(rows.audio_index)
         portrait_BCFHW = conditions.portrait_BCFHW[:, :, : latents_BCFHW.shape[2]]
         predicted = transformer(
-            torch.cat([latents_BCFHW, portrait_BCFHW], dim=1).expand(num_rows, -1, -1, -1, -1),
+            torch.cat([latents_BCFHW, portrait_BCFHW], dim=1).to(dtype).expand(num_rows, -1, -1, -1, -1),
             timestep.to(latents_BCFHW.device).expand(num_rows),
             rows.text_BTE,
             rows.image_BIE,
-            conditions.audio[index].expand(rows.num_audio, -1, -1) if rows.num_audio else None,
+            conditions.audio[index].to(dtype).expand(rows.num_audio, -1, -1) if rows.num_audio else None,
             rows.audio_index,
             pairing_G=rows.pairing_G,
             num_latents=window_latents,
@@ -71,14 +72,14 @@ def guided_velocity(
     return velocity
 
 
-def _rows(conditions: Conditions, weights: Weights) -> _Rows:
+def _rows(conditions: Conditions, weights: Weights, dtype: torch.dtype) -> _Rows:
     device = conditions.text_BTE.device
     # Rows that hear share one row of audio, unless the adapter is to see the latents in some of them only.
     pairings = sorted({row.paired for row in weights if row.hears}, reverse=True)
     paired = torch.tensor(pairings, device=device) if False in pairings else None
     return _Rows(
-        text_BTE=conditions.text_BTE[[0 if row.prompted else 1 for row in weights]],
-        image_BIE=conditions.image_BIE.expand(len(weights), -1, -1),
+        text_BTE=conditions.text_BTE[[0 if row.prompted else 1 for row in weights]].to(dtype),
+        image_BIE=conditions.image_BIE.to(dtype).expand(len(weights), -1, -1),
         audio_index=[pairings.index(row.paired) if row.hears else None for row in weights],
         pairing_G=paired,
         num_audio=len(pairings),
