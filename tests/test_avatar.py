@@ -9,6 +9,7 @@ import torch
 from stableavatar.audio.decode import encode_sound
 from stableavatar.avatar import Avatar, VideoRequest, to_pixels
 from stableavatar.errors import BrokenVideo, OutOfMemory
+from stableavatar.model.lora import Lora, LowRank
 from stableavatar.presets import tiny
 from stableavatar.sampling.settings import Sampling
 from stableavatar.video.quality import check_contract, measure_video
@@ -154,6 +155,35 @@ def test_out_of_memory_lowers_the_mode_once(make_request: Callable[..., VideoReq
     assert done == [1, -1, 1, 1]
     assert avatar.memory.mode == "model_offload"
     assert path.read_bytes() == expected
+
+
+@pytest.mark.parametrize("mode", ["model_offload", "group_offload", "fp8", "fp8_group_offload"])
+def test_a_video_in_every_memory_mode(
+    avatar: Avatar, make_request: Callable[..., VideoRequest], tmp_path: Path, mode: str
+) -> None:
+    request, path = make_request(5), tmp_path / "video.mp4"
+    avatar.generate(request, str(path))
+    expected = path.read_bytes()
+    small = Avatar.load(PRESET, "cpu", memory=mode)
+    small.generate(request, str(path))
+    assert (path.read_bytes() == expected) == (not mode.startswith("fp8"))
+    check_contract(measure_video(str(path)), num_frames=5, width=96, height=160)
+
+
+def test_loras_are_the_requests_own(avatar: Avatar, make_request: Callable[..., VideoRequest], tmp_path: Path) -> None:
+    request, path = make_request(5), tmp_path / "video.mp4"
+    layer = avatar.transformer.blocks[0].attn1.to_q
+    random = torch.Generator().manual_seed(0)
+    down, up = (torch.randn(shape, generator=random) for shape in ((2, layer.in_features), (layer.out_features, 2)))
+    lora = Lora(path="a", layers={"blocks.0.attn1.to_q": LowRank(down, up, 1.0)})
+
+    def render(*loras: tuple[Lora, float]) -> bytes:
+        avatar.generate(replace(request, loras=loras), str(path))
+        return path.read_bytes()
+
+    before = render()
+    assert render((lora, 1.0)) != before
+    assert render() == before
 
 
 def test_too_little_memory_is_an_error_of_the_row(make_request: Callable[..., VideoRequest], tmp_path: Path) -> None:
