@@ -7,7 +7,7 @@ from pipelines.stage import Row, Stage
 from stableavatar.audio.decode import measure_sound
 from stableavatar.errors import BadInput
 from stableavatar.presets import Preset
-from stableavatar.sampling.windows import num_windows
+from stableavatar.sampling.plan import num_windows
 from stableavatar.units import FPS, frames_in
 from stableavatar.video.portrait import check_portrait, choose_size
 

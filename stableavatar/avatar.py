@@ -4,8 +4,8 @@ Shapes: B batch, C channels, F latent frames, H W height and width, V video fram
 """
 
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from typing import Self
 
 import numpy as np
@@ -15,16 +15,24 @@ from torch import Tensor
 from transformers import CLIPVisionModel, Wav2Vec2Model
 
 from stableavatar.errors import BrokenVideo, OutOfMemory
+from stableavatar.model.attention import set_attention
 from stableavatar.model.conditions import audio_network, embed_image, embed_speech, image_network
 from stableavatar.model.dit import StableAvatarTransformer
+from stableavatar.model.lora import Lora, lora_applied
+from stableavatar.model.memory import Memory
 from stableavatar.model.vae import decode_frames, encode_portrait
 from stableavatar.model.weights import random_network
 from stableavatar.presets import Preset
 from stableavatar.reproducible import reproducible
-from stableavatar.sampling.guidance import guidance_weights
-from stableavatar.sampling.sampler import Velocity, draw_noise, euler_scheduler, sample
-from stableavatar.sampling.windows import Window, padded_latents, plan_windows, uniform_ramp
-from stableavatar.units import FRAMES_PER_LATENT, PIXELS_PER_LATENT, SAMPLES_PER_FRAME, frames_of, latents_for
+from stableavatar.sampling.denoiser import Conditions, guided_velocity
+from stableavatar.sampling.guidance import Weights, guidance_weights, native_weights, schedule_weights
+from stableavatar.sampling.plan import PLANS, Plan
+from stableavatar.sampling.sampler import draw_noise, sample
+from stableavatar.sampling.scales import Scale
+from stableavatar.sampling.schedulers import SCHEDULERS
+from stableavatar.sampling.settings import Sampling
+from stableavatar.sampling.windows import RAMPS
+from stableavatar.units import PIXELS_PER_LATENT, latents_for
 from stableavatar.video.writer import VideoWriter
 
 CPU_THREADS = 1  # a generator on a CPU shares it with the other stages
@@ -42,11 +50,13 @@ class VideoRequest:
     height: int
     seed: int
     num_steps: int
-    text_scale: float
-    audio_scale: float
+    text_scale: Scale
+    audio_scale: Scale
     overlap: int  # latent frames
     prompt_embeds: np.ndarray  # float32 [T, E]
     negative_prompt_embeds: np.ndarray
+    sampling: Sampling = field(default_factory=Sampling)
+    loras: tuple[tuple[Lora, float], ...] = ()  # with weights
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,41 +70,53 @@ class VideoReport:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Conditions:
-    """What steers the windows of one video, on the device."""
-
-    portrait_BCFHW: Tensor  # mask and latents, the same for every window
-    image_BIE: Tensor
-    text_BTE: Tensor  # prompt, negative prompt
-    audio: list[Tensor]  # of each window, [1, A, E]
-
-
-@dataclass(frozen=True, kw_only=True)
 class Avatar:
-    """The generator: image encoder, audio encoder, transformer and VAE on one device."""
+    """The generator: image encoder, audio encoder, transformer and VAE, and where they live."""
 
     preset: Preset
     image_encoder: CLIPVisionModel
     audio_encoder: Wav2Vec2Model
     transformer: StableAvatarTransformer
     vae: AutoencoderKLWan
+    memory: Memory
 
     @classmethod
-    def load(cls, preset: Preset, device: str) -> Self:
-        """Make the networks of a preset on a device."""
+    def load(cls, preset: Preset, device: str, *, memory: str = "auto", attention: str = "auto") -> Self:
+        """Make the networks of a preset.
+
+        Args:
+            preset: which networks.
+            device: where they compute.
+            memory: where they live meanwhile, one of `stableavatar.model.memory.MODES` or `auto`.
+            attention: kernel, one of `stableavatar.model.attention.BACKENDS` or `auto`.
+
+        Raises:
+            ValueError: there is no such memory mode or kernel, or the kernel does not work on this device.
+        """
         seed = preset.weights_seed
+        image_encoder, audio_encoder = image_network(preset), audio_network(preset)
+        transformer = random_network(lambda: StableAvatarTransformer(**preset.transformer), seed)
+        vae = random_network(lambda: AutoencoderKLWan(**preset.vae), seed)
+        placed = Memory(
+            networks=(vae, image_encoder, audio_encoder),
+            transformer=transformer,
+            device=torch.device(device),
+            mode=memory,
+        )
+        set_attention(transformer, attention, placed.device, transformer.dtype)
         return cls(
             preset=preset,
-            image_encoder=image_network(preset).to(device),
-            audio_encoder=audio_network(preset).to(device),
-            transformer=random_network(lambda: StableAvatarTransformer(**preset.transformer), seed).to(device),
-            vae=random_network(lambda: AutoencoderKLWan(**preset.vae), seed).to(device),
+            image_encoder=image_encoder,
+            audio_encoder=audio_encoder,
+            transformer=transformer,
+            vae=vae,
+            memory=placed,
         )
 
     @property
     def device(self) -> torch.device:
-        """Where the transformer lives."""
-        return self.transformer.device
+        """Where the networks compute."""
+        return self.memory.device
 
     @torch.inference_mode()
     def generate(
@@ -105,83 +127,72 @@ class Avatar:
         Args:
             request: what to make it from.
             path: the mp4 file to write.
-            on_progress: called with the number of window-steps that are newly done.
+            on_progress: called with the number of window-steps that are newly done; a negative number takes back
+                those from before memory ran out and the video was started over.
 
         Raises:
             OutOfMemory: the device cannot hold this video.
             BrokenVideo: the model gave values that are not finite, or the file could not be written.
         """
-        _reset_peak(self.device)
+        progress = _Progress(on_progress)
         try:
             with reproducible(CPU_THREADS):
-                return self._generate(request, path, on_progress)
+                return self._make(request, path, progress)
         except torch.OutOfMemoryError as error:
-            size = f"{request.width}x{request.height}"
-            raise OutOfMemory(f"{self.device} has too little memory for a video of {size}: {error}") from error
+            reason = str(error)
+        # Out here the error no longer holds the tensors that were made on the way to it.
+        if self.memory.lower():
+            progress.start_over()
+            try:
+                with reproducible(CPU_THREADS):
+                    return self._make(request, path, progress)
+            except torch.OutOfMemoryError as error:
+                reason = str(error)
+        size = f"{request.width}x{request.height}"
+        raise OutOfMemory(f"{self.device} has too little memory for a video of {size}: {reason}")
 
-    def _generate(self, request: VideoRequest, path: str, on_progress: Callable[[int], None]) -> VideoReport:
-        windows = self._plan(request)
+    def _make(self, request: VideoRequest, path: str, progress: "_Progress") -> VideoReport:
+        _reset_peak(self.device)
+        plan = self._plan(request)
         started = time.monotonic()
-        latents = self._sample(request, windows, lambda: on_progress(1))
+        with lora_applied(self.transformer, request.loras):
+            latents = self._sample(request, plan, progress.advance)
         sampled = time.monotonic()
         self._write(latents, request, path)
         return VideoReport(
-            num_windows=len(windows),
+            num_windows=len(plan.windows),
             sample_s=sampled - started,
             decode_s=time.monotonic() - sampled,
             peak_device_bytes=_peak(self.device),
         )
 
-    def _plan(self, request: VideoRequest) -> tuple[Window, ...]:
-        num_latents = padded_latents(request.num_frames, self.preset.window_latents)
-        return plan_windows(num_latents, self.preset.window_latents, request.overlap)
+    def _plan(self, request: VideoRequest) -> Plan:
+        window_latents = request.sampling.window_latents or self.preset.window_latents
+        return PLANS[request.sampling.mode](request.num_frames, window_latents, request.overlap)
 
-    def _sample(self, request: VideoRequest, windows: tuple[Window, ...], on_window: Callable[[], None]) -> Tensor:
-        last = windows[-1]
-        shape = (
-            1,
-            self.vae.config.z_dim,
-            last.start + last.length,
-            request.height // PIXELS_PER_LATENT,
-            request.width // PIXELS_PER_LATENT,
-        )
-        conditions = self._conditions(request, windows)
+    def _sample(self, request: VideoRequest, plan: Plan, on_window: Callable[[], None]) -> Tensor:
+        height, width = request.height // PIXELS_PER_LATENT, request.width // PIXELS_PER_LATENT
+        noise = draw_noise((1, self.vae.config.z_dim, plan.num_latents, height, width), request.seed)
+        conditions = self._conditions(request, plan)
         return sample(
-            self._velocity(conditions, guidance_weights(request.text_scale, request.audio_scale)),
-            draw_noise(shape, request.seed).to(self.device),
-            windows,
-            uniform_ramp(request.overlap),
-            euler_scheduler(request.num_steps, self.preset.shift),
+            guided_velocity(self.transformer, conditions, step_weights(request), plan.window_latents),
+            noise.to(self.device),
+            plan.windows,
+            RAMPS[request.sampling.blend](request.overlap),
+            SCHEDULERS[request.sampling.scheduler](request.num_steps, self.preset.shift),
             on_window,
         )
 
-    def _conditions(self, request: VideoRequest, windows: tuple[Window, ...]) -> _Conditions:
+    def _conditions(self, request: VideoRequest, plan: Plan) -> Conditions:
         portrait = torch.from_numpy(request.portrait_HWC.copy()).to(self.device)
         portrait_BCHW = (portrait.permute(2, 0, 1)[None].float() / 127.5 - 1).contiguous()
         prompts = [torch.from_numpy(np.array(e)) for e in (request.prompt_embeds, request.negative_prompt_embeds)]
-        return _Conditions(
-            portrait_BCFHW=encode_portrait(self.vae, portrait_BCHW, self.preset.window_latents),
+        return Conditions(
+            portrait_BCFHW=encode_portrait(self.vae, portrait_BCHW, plan.window_latents),
             image_BIE=embed_image(self.image_encoder, portrait_BCHW),
             text_BTE=torch.nn.utils.rnn.pad_sequence(prompts, batch_first=True).to(self.device),
-            audio=[embed_speech(self.audio_encoder, cut_speech(request.speech, window)) for window in windows],
+            audio=[embed_speech(self.audio_encoder, speech) for speech in plan.cut_speech(request.speech)],
         )
-
-    def _velocity(self, conditions: _Conditions, weights: dict) -> Velocity:
-        """The transformer under guidance, as a function of latents, time step and window."""
-        rows = list(weights)
-        text_BTE = conditions.text_BTE[[0 if row.prompted else 1 for row in rows]]
-        image_BIE = conditions.image_BIE.expand(len(rows), -1, -1)
-        audio_index = [0 if row.hears else None for row in rows]
-        scale_B = torch.tensor(list(weights.values()), device=self.device).view(-1, 1, 1, 1, 1)
-
-        def velocity(latents_BCFHW: Tensor, timestep: Tensor, index: int) -> Tensor:
-            inputs = torch.cat([latents_BCFHW, conditions.portrait_BCFHW], dim=1).expand(len(rows), -1, -1, -1, -1)
-            audio = conditions.audio[index] if any(row.hears for row in rows) else None
-            timestep_B = timestep.to(self.device).expand(len(rows))
-            predicted = self.transformer(inputs, timestep_B, text_BTE, image_BIE, audio, audio_index)
-            return (predicted.float() * scale_B).sum(dim=0, keepdim=True)
-
-        return velocity
 
     def _write(self, latents: Tensor, request: VideoRequest, path: str) -> None:
         with VideoWriter(
@@ -191,17 +202,43 @@ class Avatar:
             num_frames=request.num_frames,
             sound_path=request.sound_path,
         ) as writer:
+            num_missing = request.num_frames
             needed = latents_for(request.num_frames)  # the VAE is causal: what comes later changes nothing
             for frames_BCVHW in decode_frames(self.vae, latents[:, :, :needed]):
-                writer.write(to_pixels(frames_BCVHW))
+                pixels_VHWC = to_pixels(frames_BCVHW)
+                writer.write(pixels_VHWC)
+                num_missing -= len(pixels_VHWC)
+            # As the published code plans a video, up to three frames are not made: the last one is held.
+            for _ in range(num_missing):
+                writer.write(pixels_VHWC[-1:])
 
 
-def cut_speech(speech: np.ndarray, window: Window) -> np.ndarray:
-    """The samples that drive one window: all its video frames, with silence behind the end of the speech."""
-    start = FRAMES_PER_LATENT * window.start * SAMPLES_PER_FRAME
-    num_samples = frames_of(window.length) * SAMPLES_PER_FRAME
-    part = speech[start : start + num_samples]
-    return np.pad(part, (0, num_samples - len(part)))
+class _Progress:
+    """Counts window-steps, to take them back."""
+
+    def __init__(self, on_progress: Callable[[int], None]):
+        self.on_progress = on_progress
+        self.num_done = 0
+
+    def advance(self) -> None:
+        self.num_done += 1
+        self.on_progress(1)
+
+    def start_over(self) -> None:
+        self.on_progress(-self.num_done)
+        self.num_done = 0
+
+
+def step_weights(request: VideoRequest) -> Sequence[Weights]:
+    """The weights of the guidance rows in each step of a video.
+
+    Raises:
+        ValueError: a scale is not written as `stableavatar.sampling.scales` reads it.
+    """
+    sampling = request.sampling
+    if sampling.guidance == "native":
+        return schedule_weights(native_weights, request.num_steps, sampling.native_audio, sampling.native_pair)
+    return schedule_weights(guidance_weights, request.num_steps, request.text_scale, request.audio_scale)
 
 
 def to_pixels(frames_BCVHW: Tensor) -> np.ndarray:

@@ -1,4 +1,4 @@
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -7,10 +7,11 @@ import pytest
 import torch
 
 from stableavatar.audio.decode import encode_sound
-from stableavatar.avatar import Avatar, VideoRequest, cut_speech, to_pixels
+from stableavatar.avatar import Avatar, VideoRequest, to_pixels
 from stableavatar.errors import BrokenVideo, OutOfMemory
+from stableavatar.model.lora import Lora, LowRank
 from stableavatar.presets import tiny
-from stableavatar.sampling.windows import Window
+from stableavatar.sampling.settings import Sampling
 from stableavatar.video.quality import check_contract, measure_video
 from tests.media import write_tone
 
@@ -89,13 +90,39 @@ def test_the_same_request_gives_the_same_file(
         assert render("c.mp4", changed) != first
 
 
-def test_windows_hear_all_their_frames() -> None:
-    speech = np.arange(100 * 640, dtype=np.float32)
-    first = cut_speech(speech, Window(start=0, length=21))
-    last = cut_speech(speech, Window(start=16, length=21, num_shared=5))
-    assert len(first) == len(last) == 81 * 640
-    assert last[0] == 4 * 16 * 640
-    assert last[(100 - 64) * 640 - 1] == speech[-1] and not last[(100 - 64) * 640 :].any()
+@pytest.mark.parametrize("num_frames", [16, 20])
+def test_the_reference_mode_keeps_the_contract_too(
+    avatar: Avatar, make_request: Callable[..., VideoRequest], tmp_path: Path, num_frames: int
+) -> None:
+    path = str(tmp_path / "video.mp4")
+    avatar.generate(replace(make_request(num_frames), sampling=Sampling(mode="reference")), path)
+    quality = measure_video(path)
+    check_contract(quality, num_frames=num_frames, width=96, height=160)
+    # Whole groups of four frames behind the first one are made, the rest of the last group is held.
+    num_held = 0 if num_frames < 17 else (num_frames - 1) % 4
+    assert quality.num_frozen_frames >= num_held
+
+
+def test_every_setting_changes_the_video(avatar: Avatar, make_request: Callable[..., VideoRequest]) -> None:
+    request = replace(make_request(22), num_steps=2, overlap=3)
+
+    def sampled(wanted: VideoRequest) -> bytes:
+        with torch.inference_mode():
+            return avatar._sample(wanted, avatar._plan(wanted), lambda: None).numpy().tobytes()
+
+    today = sampled(request)
+    assert sampled(replace(request, text_scale="3", audio_scale="5x1, 5")) == today
+    settings = (
+        Sampling(mode="reference"),
+        Sampling(blend="log"),
+        Sampling(scheduler="unipc"),
+        Sampling(scheduler="dpm++"),
+        Sampling(window_latents=6),
+        Sampling(guidance="native"),
+        Sampling(guidance="native", native_pair=0),
+    )
+    changed = [replace(request, audio_scale="5x1,1"), *(replace(request, sampling=sampling) for sampling in settings)]
+    assert len({today, *map(sampled, changed)}) == 1 + len(changed)
 
 
 def test_broken_numbers_are_no_video() -> None:
@@ -106,12 +133,70 @@ def test_broken_numbers_are_no_video() -> None:
         to_pixels(frames)
 
 
-def test_too_little_memory_is_an_error_of_the_row(
-    avatar: Avatar, make_request: Callable[..., VideoRequest], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def run_out(*_: object, **__: object) -> None:
-        raise torch.OutOfMemoryError("tried to allocate")
+class Exhausted(torch.nn.Module):
+    """Runs out of memory in its first forward passes."""
 
-    monkeypatch.setattr("stableavatar.avatar.sample", run_out)
+    def __init__(self, transformer: torch.nn.Module, passes: Sequence[int]):
+        super().__init__()
+        self.calls, self.passes = 0, passes
+        self.hook = transformer.register_forward_pre_hook(self.check)
+
+    def check(self, *_: object) -> None:
+        self.calls += 1
+        if self.calls in self.passes:
+            raise torch.OutOfMemoryError("tried to allocate")
+
+
+def test_out_of_memory_lowers_the_mode_once(make_request: Callable[..., VideoRequest], tmp_path: Path) -> None:
+    avatar, request, path = Avatar.load(PRESET, "cpu"), replace(make_request(5), num_steps=2), tmp_path / "video.mp4"
+    assert avatar.memory.mode == "full"
+    avatar.generate(request, str(path))
+    expected = path.read_bytes()
+    done: list[int] = []
+    trap = Exhausted(avatar.transformer, passes=[2])
+    avatar.generate(request, str(path), on_progress=done.append)
+    trap.hook.remove()
+    assert done == [1, -1, 1, 1]
+    assert avatar.memory.mode == "model_offload"
+    assert path.read_bytes() == expected
+
+
+@pytest.mark.parametrize("mode", ["model_offload", "group_offload", "fp8", "fp8_group_offload"])
+def test_a_video_in_every_memory_mode(
+    avatar: Avatar, make_request: Callable[..., VideoRequest], tmp_path: Path, mode: str
+) -> None:
+    request, path = make_request(5), tmp_path / "video.mp4"
+    avatar.generate(request, str(path))
+    expected = path.read_bytes()
+    small = Avatar.load(PRESET, "cpu", memory=mode)
+    small.generate(request, str(path))
+    assert (path.read_bytes() == expected) == (not mode.startswith("fp8"))
+    check_contract(measure_video(str(path)), num_frames=5, width=96, height=160)
+
+
+def test_loras_are_the_requests_own(avatar: Avatar, make_request: Callable[..., VideoRequest], tmp_path: Path) -> None:
+    request, path = make_request(5), tmp_path / "video.mp4"
+    layer = avatar.transformer.blocks[0].attn1.to_q
+    random = torch.Generator().manual_seed(0)
+    down, up = (torch.randn(shape, generator=random) for shape in ((2, layer.in_features), (layer.out_features, 2)))
+    lora = Lora(path="a", layers={"blocks.0.attn1.to_q": LowRank(down, up, 1.0)})
+
+    def render(*loras: tuple[Lora, float]) -> bytes:
+        avatar.generate(replace(request, loras=loras), str(path))
+        return path.read_bytes()
+
+    before = render()
+    assert render((lora, 1.0)) != before
+    assert render() == before
+
+
+def test_too_little_memory_is_an_error_of_the_row(make_request: Callable[..., VideoRequest], tmp_path: Path) -> None:
+    avatar = Avatar.load(PRESET, "cpu")
+    Exhausted(avatar.transformer, passes=[1, 2])
     with pytest.raises(OutOfMemory, match="96x160"):
         avatar.generate(make_request(5), str(tmp_path / "video.mp4"))
+    assert avatar.memory.mode == "model_offload"
+    lowest = Avatar.load(PRESET, "cpu", memory="group_offload")
+    Exhausted(lowest.transformer, passes=[1])
+    with pytest.raises(OutOfMemory, match="96x160"):
+        lowest.generate(make_request(5), str(tmp_path / "video.mp4"))

@@ -61,6 +61,22 @@ def test_clip_level_hears_everything(transformer: StableAvatarTransformer) -> No
     assert not torch.allclose(frame, clip)
 
 
+def test_audio_without_its_pair_does_not_see_the_latents(transformer: StableAvatarTransformer) -> None:
+    adapter = transformer.vocal_projector
+    seen: list[Tensor] = []
+    hook = adapter.register_forward_hook(lambda _, __, output: seen.append(output))
+    audio = dict(audio_GAE=AUDIO.expand(2, -1, -1), audio_index=[0, 1], pairing_G=torch.tensor([1, 0]))
+    first = transformer(**inputs(2), **audio)
+    other = transformer(**{**inputs(2), "hidden_states": inputs(2)["hidden_states"].flip(-1)}, **audio)
+    hook.remove()
+    assert not torch.equal(seen[0][0], seen[1][0])
+    assert torch.equal(seen[0][1], seen[1][1])
+    assert not torch.allclose(first[0], first[1])
+    assert not torch.allclose(first, other)
+    paired = transformer(**inputs(1), audio_GAE=AUDIO, audio_index=[0])
+    torch.testing.assert_close(first[:1], paired, atol=1e-5, rtol=1e-4)
+
+
 def test_time_embedding_is_exact() -> None:
     angle = 999.9 * 10_000 ** (-torch.arange(16, dtype=torch.float64) / 16)
     ours = FloatTimesteps(32)(torch.tensor([999.9], dtype=torch.float64))

@@ -21,10 +21,13 @@ from stableavatar.model.conditions import embed_image, embed_speech, embed_text,
 from stableavatar.model.dit import StableAvatarTransformer
 from stableavatar.model.vae import add_mask, decode_frames, encode_video
 from stableavatar.model.weights import image_tensors, text_tensors, transformer_tensors, vae_tensors
-from stableavatar.sampling.guidance import guidance_weights
-from stableavatar.sampling.sampler import euler_scheduler, sample
-from stableavatar.sampling.windows import Window, log_ramp, plan_published_windows, uniform_ramp
-from stableavatar.units import FRAMES_PER_LATENT, SAMPLES_PER_FRAME, frames_of, latents_for
+from stableavatar.sampling.denoiser import Conditions, guided_velocity
+from stableavatar.sampling.guidance import guidance_weights, schedule_weights
+from stableavatar.sampling.plan import PUBLISHED_SURPLUS, plan_published
+from stableavatar.sampling.sampler import sample
+from stableavatar.sampling.schedulers import euler_scheduler
+from stableavatar.sampling.windows import RAMPS
+from stableavatar.units import frames_of, latents_for
 
 GOLDEN = Path(os.environ.get("STABLEAVATAR_GOLDEN", Path(__file__).parent / "golden"))
 TOLERANCE = 1e-4
@@ -182,38 +185,27 @@ SAMPLER_RUNS = sorted(path.stem for path in GOLDEN.glob("sampler_*.json"))
 def run_sampler(name: str) -> Tensor:
     """Final latents of a recorded run, from its noise, portrait latents, text, image tokens and waveform."""
     config, case = load_json(f"{name}.json"), load_case(f"{name}.safetensors")
-    noise, portrait = case["initial_latents"], add_mask(case["masked_latents"])
-    window_latents = latents_for(config["clip_frames"])
-    windows = plan_published_windows(noise.shape[2], window_latents, config["overlap"])
-    # The published code cuts three frames too many from the sound.
-    audio_frames = config["clip_frames"] + (3 if "head" in name else 0)
+    # All runs are planned as published; only those of the published code as it is give the windows too much speech.
+    surplus = PUBLISHED_SURPLUS if "head" in name else 0
+    plan = plan_published(config["total_frames"], latents_for(config["clip_frames"]), config["overlap"], surplus)
+    assert plan.num_latents == case["initial_latents"].shape[2]
     encoder = Wav2Vec2Model.from_pretrained(GOLDEN / "wav2vec2").eval()
-    weights = guidance_weights(config["text_scale"], config["audio_scale"])
-    prompts = [case["prompt"] if row.prompted else case["negative_prompt"] for row in weights]
-    text = torch.nn.utils.rnn.pad_sequence(prompts, batch_first=True)
-
-    def audio_of(window: Window) -> Tensor:
-        start = FRAMES_PER_LATENT * window.start * SAMPLES_PER_FRAME
-        return embed_speech(encoder, case["waveform"][start:][: audio_frames * SAMPLES_PER_FRAME].numpy())
-
-    audio = [audio_of(window) for window in windows]
-
-    def velocity(latents: Tensor, timestep: Tensor, index: int) -> Tensor:
-        inputs = torch.cat([latents, portrait[:, :, : latents.shape[2]]], dim=1).expand(len(weights), -1, -1, -1, -1)
-        predicted = transformer()(
-            inputs,
-            timestep.expand(len(weights)),
-            text,
-            case["clip_context"].expand(len(weights), -1, -1),
-            audio[index],
-            [0 if row.hears else None for row in weights],
-            num_latents=window_latents,
-        )
-        return sum(weight * row for weight, row in zip(weights.values(), predicted[:, None], strict=True))
-
-    ramp = {"uniform": uniform_ramp, "log": log_ramp}[config["weighting"]](config["overlap"])
+    prompts = [case["prompt"], case["negative_prompt"]]
+    weights = schedule_weights(guidance_weights, config["steps"], config["text_scale"], config["audio_scale"])
     with torch.inference_mode():
-        return sample(velocity, noise, windows, ramp, euler_scheduler(config["steps"], config["shift"]))
+        conditions = Conditions(
+            portrait_BCFHW=add_mask(case["masked_latents"]),
+            image_BIE=case["clip_context"],
+            text_BTE=torch.nn.utils.rnn.pad_sequence(prompts, batch_first=True),
+            audio=[embed_speech(encoder, speech) for speech in plan.cut_speech(case["waveform"].numpy())],
+        )
+        return sample(
+            guided_velocity(transformer(), conditions, weights, plan.window_latents),
+            case["initial_latents"],
+            plan.windows,
+            RAMPS[config["weighting"]](config["overlap"]),
+            euler_scheduler(config["steps"], config["shift"]),
+        )
 
 
 @pytest.mark.parametrize("name", SAMPLER_RUNS)

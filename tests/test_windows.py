@@ -8,8 +8,6 @@ from torch import Tensor
 from stableavatar.sampling.windows import (
     Window,
     log_ramp,
-    num_windows,
-    padded_latents,
     plan_published_windows,
     plan_windows,
     uniform_ramp,
@@ -45,12 +43,6 @@ def test_both_plans_agree_where_windows_fit() -> None:
 def test_impossible_plans(num_latents: int, overlap: int) -> None:
     with pytest.raises(ValueError, match=r"latent frames|overlap"):
         plan_windows(num_latents, 21, overlap)
-
-
-def test_short_videos_take_one_window() -> None:
-    assert padded_latents(3, 21) == 21
-    assert num_windows(3, 21, 5) == num_windows(81, 21, 5) == 1
-    assert num_windows(82, 21, 5) == 2
 
 
 @pytest.mark.parametrize("ramp", [uniform_ramp, log_ramp])

@@ -73,8 +73,9 @@ class ContextAttnProcessor:
         return attended.flatten(2, 3).type_as(query_BLNd)
 
     def _hear(self, attn: WanAttention, query_BLNd: Tensor, contexts: Contexts) -> Tensor:
-        """Attention to the audio, [B, L, D]. Silence is a context of zeros: all its values are the bias alone."""
-        silence_BLD = attn.v_vocal.bias.expand(*query_BLNd.shape[:2], -1)
+        """Attention to the audio, [B, L, D]. Silence is a context of zeros, all of the same value."""
+        nothing_BLD = query_BLNd.new_zeros(1, 1, attn.v_vocal.in_features)
+        silence_BLD = attn.v_vocal(nothing_BLD).expand(*query_BLNd.shape[:2], -1)
         hearing = [row for row, group in enumerate(contexts.audio_index) if group is not None]
         if contexts.audio_GFnD is None or not hearing:
             return silence_BLD
@@ -166,6 +167,7 @@ class StableAvatarTransformer(WanTransformer3DModel):
         audio_GAE: Tensor | None,
         audio_index: Sequence[int | None],
         *,
+        pairing_G: Tensor | None = None,
         num_latents: int | None = None,
         clip_level: bool = False,
     ) -> Tensor:
@@ -179,6 +181,8 @@ class StableAvatarTransformer(WanTransformer3DModel):
             audio_GAE: audio encoder's hidden states of each distinct window of sound.
             audio_index: for each row of the batch its row in `audio_GAE`, or None for silence. Rows that share
                 a window of sound share latents and time step too.
+            pairing_G: for each row in `audio_GAE`, 1 where the adapter sees the latents and 0 where it sees zeros in
+                their place. None: it sees all of them, as the model was trained.
             num_latents: pad with zero tokens to this many latent frames, as the published code does with a short
                 last window; the padding is attended to.
             clip_level: let every latent frame hear the whole window.
@@ -202,6 +206,8 @@ class StableAvatarTransformer(WanTransformer3DModel):
                 max(row for row, heard in enumerate(audio_index) if heard == group) for group in range(len(audio_GAE))
             ]
             latents_GFPD = tokens_BLD[rows].unflatten(1, (num_latents, patches))
+            if pairing_G is not None:
+                latents_GFPD = latents_GFPD * pairing_G.view(-1, 1, 1, 1).to(latents_GFPD.dtype)
             audio_GFnD = self.vocal_projector(
                 audio_GAE, latents_GFPD, time_BD[rows], modulation_B6D[rows], frames_of(num_latents)
             )

@@ -7,6 +7,7 @@ from collections.abc import Generator
 
 import torch
 from diffusers import AutoencoderKLWan
+from diffusers.utils.accelerate_utils import apply_forward_hook
 from torch import Tensor
 
 from stableavatar.units import frames_of
@@ -49,14 +50,17 @@ def decode_frames(vae: AutoencoderKLWan, latents_BCFHW: Tensor) -> Generator[Ten
     vae.clear_cache()
     try:
         for index in range(latents_BCFHW.shape[2]):
-            latent = (latents_BCFHW[:, :, index : index + 1] * std + mean).to(device=vae.device, dtype=vae.dtype)
-            vae._conv_idx = [0]
-            frames = vae.decoder(
-                vae.post_quant_conv(latent), feat_cache=vae._feat_map, feat_idx=vae._conv_idx, first_chunk=index == 0
-            )
-            yield frames.clamp(-1, 1)
+            latent_BCFHW = latents_BCFHW[:, :, index : index + 1] * std + mean
+            yield _decode_latent(vae, latent_BCFHW, first=index == 0).clamp(-1, 1)
     finally:
         vae.clear_cache()
+
+
+@apply_forward_hook  # a VAE that waits in host memory comes to the device, as for its own methods
+def _decode_latent(vae: AutoencoderKLWan, latent_BCFHW: Tensor, *, first: bool) -> Tensor:
+    vae._conv_idx = [0]
+    latent_BCFHW = vae.post_quant_conv(latent_BCFHW.to(device=vae.device, dtype=vae.dtype))
+    return vae.decoder(latent_BCFHW, feat_cache=vae._feat_map, feat_idx=vae._conv_idx, first_chunk=first)
 
 
 def _statistics(vae: AutoencoderKLWan, like: Tensor) -> tuple[Tensor, Tensor]:

@@ -7,22 +7,15 @@ Shapes: B batch, C channels, F latent frames, H W latent height and width.
 """
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
-from diffusers import FlowMatchEulerDiscreteScheduler
 from torch import Tensor
 
 from stableavatar.sampling.windows import Window
 
-# (latents of the window [B, C, F, H, W], timestep [], index of the window) -> velocity, of the same shape
-Velocity = Callable[[Tensor, Tensor, int], Tensor]
-
-
-def euler_scheduler(num_steps: int, shift: float) -> FlowMatchEulerDiscreteScheduler:
-    """Flow matching over `num_steps` steps. The published schedule applies the shift twice, as diffusers does."""
-    scheduler = FlowMatchEulerDiscreteScheduler(shift=shift)
-    scheduler.set_timesteps(num_steps)
-    return scheduler
+# (latents of a window [B, C, F, H, W], timestep [], step, index of the window) -> velocity, of the latents' shape
+Velocity = Callable[[Tensor, Tensor, int, int], Tensor]
 
 
 def draw_noise(shape: Sequence[int], seed: int) -> Tensor:
@@ -35,7 +28,7 @@ def sample(
     noise_BCFHW: Tensor,
     windows: Sequence[Window],
     ramp: Tensor,
-    scheduler: FlowMatchEulerDiscreteScheduler,
+    scheduler: Any,
     on_window: Callable[[], None] = lambda: None,
 ) -> Tensor:
     """Turn noise into latents, [B, C, F, H, W].
@@ -45,7 +38,7 @@ def sample(
         noise_BCFHW: noise over all latent frames of the video.
         windows: cover all latent frames, in order.
         ramp: weights of a later window over the latent frames that it shares with earlier ones.
-        scheduler: with its time steps set.
+        scheduler: one of diffusers', with its time steps set; it steps once for the whole video.
         on_window: called after each window of each step.
     """
     latents = noise_BCFHW
@@ -54,7 +47,7 @@ def sample(
         fade = torch.ones_like(ramp) if step == 0 else ramp
         total = torch.zeros_like(latents)
         for index, window in enumerate(windows):
-            part = velocity(latents[:, :, window.span], timestep, index)
+            part = velocity(latents[:, :, window.span], timestep, step, index)
             weights = window.weights(fade).to(latents.device)[:, None, None]
             total[:, :, window.span] = total[:, :, window.span] * (1 - weights) + part * weights
             on_window()

@@ -4,6 +4,7 @@ All counts are latent frames.
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -57,9 +58,15 @@ def plan_windows(num_latents: int, window_latents: int, overlap: int) -> tuple[W
     return tuple(windows)
 
 
-def num_windows(num_frames: int, window_latents: int, overlap: int) -> int:
-    """Number of windows that a video of `num_frames` frames takes."""
-    return len(plan_windows(padded_latents(num_frames, window_latents), window_latents, overlap))
+def plan_published_windows(num_latents: int, window_latents: int, overlap: int) -> tuple[Window, ...]:
+    """Cover a video as the published code does: the last window is what is left, shorter than the others."""
+    _check(num_latents, window_latents, overlap)
+    stride = window_latents - overlap
+    starts = range(0, num_latents - overlap, stride)
+    return tuple(
+        Window(start=start, length=min(window_latents, num_latents - start), num_shared=overlap if start else 0)
+        for start in starts
+    )
 
 
 def _check(num_latents: int, window_latents: int, overlap: int) -> None:
@@ -82,12 +89,4 @@ def log_ramp(overlap: int) -> Tensor:
     return (rise - rise.min()) / (rise.max() - rise.min())
 
 
-def plan_published_windows(num_latents: int, window_latents: int, overlap: int) -> tuple[Window, ...]:
-    """Cover a video as the published code does: the last window is what is left, shorter than the others."""
-    _check(num_latents, window_latents, overlap)
-    stride = window_latents - overlap
-    starts = range(0, num_latents - overlap, stride)
-    return tuple(
-        Window(start=start, length=min(window_latents, num_latents - start), num_shared=overlap if start else 0)
-        for start in starts
-    )
+RAMPS: dict[str, Callable[[int], Tensor]] = {"uniform": uniform_ramp, "log": log_ramp}
