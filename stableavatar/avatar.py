@@ -17,8 +17,9 @@ from transformers import CLIPVisionModel, Wav2Vec2Model
 from stableavatar.errors import BrokenVideo, OutOfMemory
 from stableavatar.model.conditions import audio_network, embed_image, embed_speech, image_network
 from stableavatar.model.dit import StableAvatarTransformer
+from stableavatar.model.networks import TRANSFORMER, VAE
 from stableavatar.model.vae import decode_frames, encode_portrait
-from stableavatar.model.weights import random_network
+from stableavatar.model.weights import load_network
 from stableavatar.presets import Preset
 from stableavatar.sampling.guidance import guidance_weights
 from stableavatar.sampling.sampler import Velocity, draw_noise, euler_scheduler, sample
@@ -77,15 +78,25 @@ class Avatar:
     vae: AutoencoderKLWan
 
     @classmethod
-    def load(cls, preset: Preset, device: str) -> Self:
-        """Make the networks of a preset on a device."""
-        seed = preset.weights_seed
+    def load(cls, preset: Preset, device: str, dtype: torch.dtype | None = None) -> Self:
+        """Load the networks of a preset onto a device.
+
+        Args:
+            preset: which networks, and where their weights come from.
+            device: where they shall live.
+            dtype: number type of the transformer and the image encoder; by default bfloat16 on a GPU and float32 on a
+                CPU. The VAE and the audio encoder are small and lose by rounding: they are float32 always.
+
+        Raises:
+            WeightsError: the preset's files are missing, damaged, or not those of this model.
+        """
+        dtype = dtype or (torch.float32 if torch.device(device).type == "cpu" else torch.bfloat16)
         return cls(
             preset=preset,
-            image_encoder=image_network(preset).to(device),
-            audio_encoder=audio_network(preset).to(device),
-            transformer=random_network(lambda: StableAvatarTransformer(**preset.transformer), seed).to(device),
-            vae=random_network(lambda: AutoencoderKLWan(**preset.vae), seed).to(device),
+            image_encoder=image_network(preset, device, dtype),
+            audio_encoder=audio_network(preset, device),
+            transformer=load_network(TRANSFORMER, preset, device, dtype),
+            vae=load_network(VAE, preset, device, torch.float32),
         )
 
     @property
@@ -162,16 +173,17 @@ class Avatar:
     def _velocity(self, conditions: _Conditions, weights: dict) -> Velocity:
         """The transformer under guidance, as a function of latents, time step and window."""
         rows = list(weights)
-        text_BTE = conditions.text_BTE[[0 if row.prompted else 1 for row in rows]]
-        image_BIE = conditions.image_BIE.expand(len(rows), -1, -1)
+        dtype = self.transformer.dtype
+        text_BTE = conditions.text_BTE[[0 if row.prompted else 1 for row in rows]].to(dtype)
+        image_BIE = conditions.image_BIE.to(dtype).expand(len(rows), -1, -1)
         audio_index = [0 if row.hears else None for row in rows]
         scale_B = torch.tensor(list(weights.values()), device=self.device).view(-1, 1, 1, 1, 1)
 
         def velocity(latents_BCFHW: Tensor, timestep: Tensor, index: int) -> Tensor:
             inputs = torch.cat([latents_BCFHW, conditions.portrait_BCFHW], dim=1).expand(len(rows), -1, -1, -1, -1)
-            audio = conditions.audio[index] if any(row.hears for row in rows) else None
+            audio = conditions.audio[index].to(dtype) if any(row.hears for row in rows) else None
             timestep_B = timestep.to(self.device).expand(len(rows))
-            predicted = self.transformer(inputs, timestep_B, text_BTE, image_BIE, audio, audio_index)
+            predicted = self.transformer(inputs.to(dtype), timestep_B, text_BTE, image_BIE, audio, audio_index)
             return (predicted.float() * scale_B).sum(dim=0, keepdim=True)
 
         return velocity

@@ -19,8 +19,8 @@ from transformers import CLIPVisionConfig, CLIPVisionModel, UMT5Config, UMT5Enco
 from stableavatar.model.adapter import slice_ranges
 from stableavatar.model.conditions import embed_image, embed_speech, embed_text, resize_for_clip
 from stableavatar.model.dit import StableAvatarTransformer
+from stableavatar.model.names import image_tensors, text_tensors, transformer_tensors, vae_tensors
 from stableavatar.model.vae import add_mask, decode_frames, encode_video
-from stableavatar.model.weights import image_tensors, text_tensors, transformer_tensors, vae_tensors
 from stableavatar.sampling.guidance import guidance_weights
 from stableavatar.sampling.sampler import euler_scheduler, sample
 from stableavatar.sampling.windows import Window, log_ramp, plan_published_windows, uniform_ramp

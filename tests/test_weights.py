@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 from stableavatar.model.weights import random_network, weights_hash
-from stableavatar.presets import tiny
+from stableavatar.presets import RandomWeights, tiny
 
 
 def test_random_weights_depend_on_their_seed_alone() -> None:
@@ -22,6 +22,6 @@ def test_hash_changes_with_anything_the_weights_depend_on() -> None:
     preset = tiny()
     assert weights_hash(preset) == weights_hash(tiny())
     assert len(weights_hash(preset)) == 32
-    assert weights_hash(replace(preset, weights_seed=1)) != weights_hash(preset)
+    assert weights_hash(replace(preset, weights=RandomWeights(seed=1))) != weights_hash(preset)
     assert weights_hash(replace(preset, vae={"base_dim": 16})) != weights_hash(preset)
     assert weights_hash(replace(preset, num_steps=9)) == weights_hash(preset)
