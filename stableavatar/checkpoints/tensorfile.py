@@ -30,22 +30,17 @@ def open_tensors(path: Path) -> dict[str, Tensor]:
         WeightsError: the file is missing, cut short, damaged, or holds something else.
     """
     try:
+        num_bytes = path.stat().st_size
         return _open_safetensors(path) if path.suffix == ".safetensors" else _open_zip(path)
     except OSError as error:
         raise WeightsError(f"{path} cannot be read: {error.strerror or error}. {_REMEDY}") from error
     except _BROKEN as error:
         cause = str(error).strip().splitlines()
-        raise WeightsError(
-            f"{path} ({size_of(path)} bytes) is damaged or cut short: {cause[0] if cause else error!r}. {_REMEDY}"
-        ) from error
+        reason = cause[0] if cause else repr(error)
+        raise WeightsError(f"{path} ({num_bytes} bytes) is damaged or cut short: {reason}. {_REMEDY}") from error
 
 
 _REMEDY = "Fetch it again: `stableavatar download` completes a folder and keeps what is good."
-
-
-def size_of(path: Path) -> int:
-    """Size of a file in bytes."""
-    return path.stat().st_size
 
 
 def metadata_of(path: Path) -> dict[str, str]:
@@ -86,7 +81,7 @@ def _check_zip(path: Path) -> None:
 
 
 def _check_storages(path: Path, tensors: dict[str, Tensor]) -> None:
-    """torch maps records without comparing their sizes with the tensors: a short one would show other tensors' bytes."""
+    """torch does not compare the sizes of records and tensors: a short record would show another tensor's bytes."""
     storages = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes() for tensor in tensors.values()}
     with zipfile.ZipFile(path) as archive:
         recorded = sum(entry.file_size for entry in archive.infolist() if entry.filename.split("/")[-2:-1] == ["data"])

@@ -77,7 +77,7 @@ def text_tensors(published: Tensors) -> dict[str, Tensor]:
 
 
 def image_tensors(published: Tensors) -> dict[str, Tensor]:
-    """The `visual.*` part of the published CLIP -> `CLIPVisionModel`, but for its projection to text (`visual.head`)."""
+    """The `visual.*` part of the published CLIP -> `CLIPVisionModel`, but for its projection to text."""
     tensors: dict[str, Tensor] = {}
     for name, tensor in published.items():
         if not name.startswith("visual.") or name == "visual.head":
