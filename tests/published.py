@@ -185,3 +185,6 @@ def write_tokenizer(folder: Path, vocabulary_size: int) -> None:
         tokenizer_object=tokenizer, pad_token="<pad>", eos_token="</s>", bos_token="<s>", unk_token="<unk>"
     )
     fast.save_pretrained(folder)
+    config = json.loads((folder / "tokenizer_config.json").read_text())
+    config |= {"tokenizer_class": "T5Tokenizer", "extra_ids": 0}  # as published, though umT5's is another
+    (folder / "tokenizer_config.json").write_text(json.dumps(config))

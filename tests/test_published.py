@@ -80,16 +80,17 @@ MEASURE = """
 import json, re, sys, time
 from pathlib import Path
 import torch
+from stableavatar.model.networks import TRANSFORMER
+from stableavatar.model.weights import load_network
 from stableavatar.presets import published
 
 def memory(word):
     return int(re.search(rf"{word}:\\s+(\\d+)", Path("/proc/self/status").read_text())[1]) * 1024
 
 preset = published(sys.argv[1])
-component = next(component for component in COMPONENTS if component.part == sys.argv[2])
-dtype = getattr(torch, sys.argv[3])
+dtype = getattr(torch, sys.argv[2])
 before, started = memory("VmRSS"), time.monotonic()
-network = load_network(component, preset, "cpu", dtype)
+network = load_network(TRANSFORMER, preset, "cpu", dtype)
 loaded = time.monotonic()
 total = sum(float(tensor.sum()) for tensor in network.parameters())  # every page has been read
 print(json.dumps(dict(
@@ -119,11 +120,12 @@ def test_loading_the_full_size_transformer(full_folder: Path, dtype: str) -> Non
     path = full_folder / "StableAvatar-1.3B" / "transformer3d-square.pt"
     size, reading_s = path.stat().st_size, cat_s(path)
     drop_from_cache(path)
-    arguments = [sys.executable, "-c", MEASURE, str(full_folder), "transformer", dtype]
+    arguments = [sys.executable, "-c", MEASURE, str(full_folder), dtype]
     figures = json.loads(subprocess.check_output(arguments, text=True))
     print(
         f"\n{dtype}: cat {reading_s:.1f} s, load {figures['load_s']:.1f} s, load and touch {figures['read_s']:.1f} s, "
-        f"peak {figures['peak'] / size:.2f} of the file's {size / 1e9:.2f} GB"
+        f"peak {figures['peak'] / 1e9:.2f} GB = {figures['peak'] / size:.2f} of the file's {size / 1e9:.2f} GB, "
+        f"not shared {figures['anonymous'] / 1e9:.2f} GB"
     )
     assert figures["peak"] < 1.3 * size
 

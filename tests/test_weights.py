@@ -12,7 +12,7 @@ from torch import nn
 from stableavatar.checkpoints.layout import AUDIO_WEIGHTS
 from stableavatar.checkpoints.tensorfile import open_tensors
 from stableavatar.errors import WeightsError
-from stableavatar.model.conditions import TextEncoder, audio_network
+from stableavatar.model.conditions import TextEncoder, audio_network, text_tokenizer
 from stableavatar.model.networks import COMPONENTS, IMAGE, TEXT, TRANSFORMER, VAE
 from stableavatar.model.weights import (
     Component,
@@ -122,6 +122,12 @@ def test_text_encoder_keeps_its_files_type_and_tokenizer(folder: Path) -> None:
     embeds = encoder.encode("A person is talking to the camera.")
     assert embeds.shape == (9, 32) and embeds.dtype == "float32"  # seven words, the full stop, the end
     assert encoder.encode("x" * 99).shape == (16, 32)
+
+
+def test_the_tokenizer_is_the_one_in_its_file(folder: Path) -> None:
+    tokenizer = text_tokenizer(small_preset(folder))
+    assert tokenizer("A PERSON is ß").input_ids == [33, 34, 35, 30, 3, 1]  # small letters; 3 is unknown, 1 the end
+    assert tokenizer("").input_ids == [1]
 
 
 Change = Callable[[dict[str, Any]], Any]

@@ -85,7 +85,7 @@ def wanted_files(info: ModelInfo, size: str, variants: tuple[str, ...]) -> list[
     needed = [f"{layout.avatar_folder(size)}/{layout.transformer_file(variant)}" for variant in variants]
     needed += [f"{base}/{name}" for name in (layout.VAE, layout.TEXT, layout.IMAGE)] + [f"{audio}/config.json"]
     weights = next((name for name in layout.AUDIO_WEIGHTS if f"{audio}/{name}" in there), layout.AUDIO_WEIGHTS[0])
-    needed += [f"{audio}/{weights}", f"{base}/{layout.TOKENIZER}/tokenizer_config.json"]
+    needed += [f"{audio}/{weights}", f"{base}/{layout.TOKENIZER}/tokenizer.json"]
     if missing := sorted(set(needed) - there):
         raise WeightsError(f"{info.id} has no {size} model: it lacks {', '.join(missing)}.")
     useful = [f"{base}/{layout.TOKENIZER}/{name}" for name in layout.TOKENIZER_FILES]

@@ -11,10 +11,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from transformers import (
-    AutoTokenizer,
     ByT5Tokenizer,
     CLIPVisionModel,
     PreTrainedTokenizerBase,
+    PreTrainedTokenizerFast,
     UMT5EncoderModel,
     Wav2Vec2Config,
     Wav2Vec2FeatureExtractor,
@@ -68,10 +68,12 @@ def text_tokenizer(preset: Preset) -> PreTrainedTokenizerBase:
         return ByT5Tokenizer()
     layout = preset.weights.layout
     folder = layout.folder / layout.tokenizer
-    if not layout.tokenizer_files():
-        raise WeightsError(f"{folder} holds no tokenizer. `stableavatar download` fetches it.")
+    if not (folder / "tokenizer.json").exists():
+        raise WeightsError(f"{folder}/tokenizer.json is missing. `stableavatar download` fetches it.")
     try:
-        return AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        # Not AutoTokenizer: it would build a T5 tokenizer, whose unknown token has another number than umT5's, and
+        # which leaves out the file's own way of tidying up the text.
+        return PreTrainedTokenizerFast.from_pretrained(folder, local_files_only=True)
     except Exception as error:  # whatever its parsers raise on a damaged file
         raise WeightsError(f"the tokenizer in {folder} cannot be read: {error}. Fetch it again.") from error
 
