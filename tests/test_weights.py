@@ -185,7 +185,7 @@ def test_missing_file(tmp_path: Path) -> None:
 MEASURE = """
 import re, sys, torch
 from pathlib import Path
-from stableavatar.checkpoints.tensorfile import open_tensors, releaser
+from stableavatar.checkpoints.tensorfile import Pages, open_tensors
 
 def peak():
     return int(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1]) * 1024
@@ -193,10 +193,10 @@ def peak():
 path = Path(sys.argv[1])
 before = peak()
 tensors = open_tensors(path)
-release = releaser(path)
+pages = Pages(path)
 for name, tensor in tensors.items():
     tensors[name] = tensor.to(torch.bfloat16)
-    release(tensor)
+    pages.release(tensor)
 print(peak() - before)
 """
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from stableavatar.checkpoints import layout
 from stableavatar.checkpoints.hashes import SOURCE, HashBook
 from stableavatar.checkpoints.layout import Layout, recognise
-from stableavatar.checkpoints.tensorfile import metadata_of, open_tensors, releaser
+from stableavatar.checkpoints.tensorfile import Pages, metadata_of, open_tensors
 from stableavatar.errors import WeightsError
 
 _DTYPES = {  # as safetensors writes them
@@ -85,7 +85,7 @@ def _appear(target: Path, path: Path, source: str) -> None:
     unfinished.unlink(missing_ok=True)
     try:
         if source:
-            write_safetensors(unfinished, open_tensors(path), {SOURCE: source, "format": "pt"}, releaser(path))
+            write_safetensors(unfinished, open_tensors(path), {SOURCE: source, "format": "pt"}, Pages(path).release)
         else:
             _link(path, unfinished)
         os.replace(unfinished, target)

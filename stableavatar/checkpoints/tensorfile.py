@@ -8,7 +8,6 @@ import mmap
 import os
 import pickle
 import zipfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -95,25 +94,28 @@ def damaged_record(path: Path) -> str | None:
         return archive.testzip()
 
 
-def releaser(path: Path) -> Callable[[Tensor], None]:
-    """A function that gives back the memory which the pages of an open file's tensor take, once it has been copied.
+class Pages:
+    """The memory that an open file's tensors take. Whatever is not a view of the file is left alone."""
 
-    The pages are read again if they are used again. It leaves alone whatever is not a view of the file.
-    """
-    ranges = _mapped_ranges(path)
-    if not ranges:
-        return lambda tensor: None
-    libc = ctypes.CDLL(None)
-    libc.madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
+    def __init__(self, path: Path) -> None:
+        self._ranges = _mapped_ranges(path)
+        self._libc = ctypes.CDLL(None)
+        self._libc.madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
 
-    def release(tensor: Tensor) -> None:
+    def fetch(self, tensor: Tensor) -> None:
+        """Read a tensor ahead in one go; page by page takes twice as long."""
+        self._advise(tensor, mmap.MADV_WILLNEED)
+
+    def release(self, tensor: Tensor) -> None:
+        """Give back a tensor's memory, once it has been copied. It is read again if it is used again."""
+        # The mapping is private and nobody writes to it, so the pages hold nothing that the file does not.
+        self._advise(tensor, mmap.MADV_DONTNEED)
+
+    def _advise(self, tensor: Tensor, advice: int) -> None:
         first, end = tensor.data_ptr(), tensor.data_ptr() + tensor.nbytes
-        if any(start <= first and end <= stop for start, stop in ranges):
+        if any(start <= first and end <= stop for start, stop in self._ranges):
             first -= first % mmap.PAGESIZE
-            # The mapping is private and nobody writes to it, so the pages hold nothing that the file does not.
-            libc.madvise(first, end - first, mmap.MADV_DONTNEED)
-
-    return release
+            self._libc.madvise(first, end - first, advice)
 
 
 def _mapped_ranges(path: Path) -> list[tuple[int, int]]:

@@ -18,7 +18,7 @@ from accelerate import init_empty_weights
 from torch import Tensor, nn
 
 from stableavatar.checkpoints.hashes import hash_files
-from stableavatar.checkpoints.tensorfile import open_tensors, releaser
+from stableavatar.checkpoints.tensorfile import Pages, open_tensors
 from stableavatar.errors import WeightsError
 from stableavatar.model.names import Tensors
 from stableavatar.presets import Preset, RandomWeights
@@ -54,7 +54,7 @@ def load_network(component: Component[Network], preset: Preset, device: str, dty
     path = tensor_path(component, preset)
     network = empty_network(component, preset)
     tensors = matched(component, network, open_tensors(path), path)
-    return _fill(network, tensors, device, dtype, releaser(path))
+    return _fill(network, tensors, device, dtype, Pages(path))
 
 
 def tensor_path(component: Component, preset: Preset) -> Path:
@@ -116,19 +116,21 @@ def _fill(
     tensors: Mapping[str, Tensor],
     device: str,
     dtype: torch.dtype | None,
-    copied: Callable[[Tensor], None] = lambda tensor: None,
+    pages: Pages | None = None,
 ) -> Network:
     """Give a network its tensors, one by one moved and converted. A tensor known by two names stays one.
 
-    `copied` is told of each tensor that is needed no longer.
+    `pages` of the file that the tensors are views of.
     """
     placed: dict[int, Tensor] = {}
     for name, tensor in tensors.items():
-        if id(tensor) not in placed:
-            moved = tensor.to(device=device, dtype=_dtype_of(network, name, tensor, dtype))
-            if moved.data_ptr() != tensor.data_ptr():
-                copied(tensor)
-            placed[id(tensor)] = moved
+        if id(tensor) in placed:
+            continue
+        if pages:
+            pages.fetch(tensor)
+        moved = placed[id(tensor)] = tensor.to(device=device, dtype=_dtype_of(network, name, tensor, dtype))
+        if pages and moved.data_ptr() != tensor.data_ptr():
+            pages.release(tensor)
     network.load_state_dict({name: placed[id(tensor)] for name, tensor in tensors.items()}, assign=True)
     return network.to(device)  # the tables
 
