@@ -1,28 +1,35 @@
 """Everything that can be known about a row without the model: its files, its size, its length, its identity."""
 
+import json
+from functools import cached_property
+
 from manifests.identity import content_id, file_stem
 from manifests.read import resolve
 from pipelines import storage
 from pipelines.stage import Row, Stage
 from stableavatar.audio.decode import measure_sound
 from stableavatar.errors import BadInput
+from stableavatar.model.dit import StableAvatarTransformer
+from stableavatar.model.lora import parse_loras, read_lora
+from stableavatar.model.networks import TRANSFORMER
+from stableavatar.model.weights import empty_network
 from stableavatar.presets import Preset
 from stableavatar.sampling.plan import num_windows
+from stableavatar.settings import CHOICES, check_settings, with_defaults
 from stableavatar.units import FPS, frames_in
 from stableavatar.video.portrait import check_portrait, choose_size
 
 # Raise this when the same row and weights begin to give other pixels or sound: every row gets a new identity.
 RENDERER_VERSION = 1
 
-DEFAULTS = ("prompt", "negative_prompt", "seed", "num_steps", "text_scale", "audio_scale", "overlap")
-SETTINGS = (*DEFAULTS, "width", "height", "start_s", "end_s", "separate_vocals")
+SETTINGS = (*(name for name in CHOICES if name != "lora"), "width", "height", "start_s", "end_s", "separate_vocals")
 
 
 class Check(Stage):
     """In: a row of the manifest. Out: the same with every default filled in, and
 
-    width, height (pixels), num_frames, duration_s, num_windows, portrait_sha256, audio_sha256, content_id, and video
-    (the URI it will have).
+    width, height (pixels), num_frames, duration_s, num_windows, portrait_sha256, audio_sha256, loras (JSON: uri,
+    weight and sha256 of each), content_id, and video (the URI it will have).
     """
 
     name = "check"
@@ -34,9 +41,11 @@ class Check(Stage):
     def process(self, row: Row) -> Row:
         """Raises BadInput if the row cannot be rendered, StorageError if a store refuses."""
         row = with_defaults(row, self.preset)
+        row = {**row, "start_s": row["start_s"] or 0.0, "separate_vocals": bool(row["separate_vocals"])}
         check_settings(row, self.preset)
+        refuse_vocals(row, self.preset)
         row = {**row, **self._portrait(row)}
-        row = {**row, **self._sound(row)}
+        row = {**row, **self._sound(row), "loras": self._loras(row)}
         row["content_id"] = identity(row, self.preset)
         return {**row, "video": video_uri(self.output, row)}
 
@@ -58,7 +67,7 @@ class Check(Stage):
                 f"{uri} has {sound.duration_s:.3f} s of sound in the span, less than one video frame "
                 f"({1 / FPS} s). Give a longer sound or span."
             )
-        windows = num_windows(num_frames, self.preset.window_latents, row["overlap"])
+        windows = num_windows(num_frames, row["window_latents"], row["overlap"], row["mode"])
         return {
             "num_frames": num_frames,
             "duration_s": sound.duration_s,
@@ -66,26 +75,24 @@ class Check(Stage):
             "audio_sha256": sha256,
         }
 
+    def _loras(self, row: Row) -> str:
+        """Each LoRA file with its weight and content, as JSON. One that does not fit the model is refused here."""
+        found = []
+        for reference, weight in parse_loras(row["lora"]):
+            uri = resolve(reference, row["manifest"])
+            with storage.fetched(uri) as path:
+                read_lora(path, self._transformer)
+                found.append({"uri": uri, "weight": weight, "sha256": storage.sha256_of(path)})
+        return json.dumps(found)
 
-def with_defaults(row: Row, preset: Preset) -> Row:
-    """The row with the preset's values where the manifest says nothing."""
-    defaults = {name: getattr(preset, name) for name in DEFAULTS if row[name] is None}
-    return {**row, **defaults, "start_s": row["start_s"] or 0.0, "separate_vocals": bool(row["separate_vocals"])}
+    @cached_property
+    def _transformer(self) -> StableAvatarTransformer:
+        """The shapes of the transformer's layers, without its weights."""
+        return empty_network(TRANSFORMER, self.preset)
 
 
-def check_settings(row: Row, preset: Preset) -> None:
-    """Raises BadInput if the settings do not fit the preset or each other."""
-    sizes = ", ".join(f"{width}x{height}" for width, height in preset.sizes)
-    if row["width"] is not None and (row["width"], row["height"]) not in preset.sizes:
-        raise BadInput(
-            f"size {row['width']}x{row['height']} is not one that `{preset.name}` can make. Use one of {sizes}, "
-            "or leave width and height empty."
-        )
-    if row["overlap"] >= preset.window_latents:
-        raise BadInput(
-            f"overlap is {row['overlap']} latent frames, but a window has {preset.window_latents}. "
-            f"Use at most {preset.window_latents - 1}."
-        )
+def refuse_vocals(row: Row, preset: Preset) -> None:
+    """Raises BadInput for a row that asks for what is not there yet."""
     if row["separate_vocals"]:
         raise BadInput(
             "vocal separation needs the separator model, which is not available in the "
@@ -97,7 +104,9 @@ def identity(row: Row, preset: Preset) -> str:
     """The row's content id: a hash of everything that changes its pixels or its sound."""
     settings = {name: row[name] for name in SETTINGS}
     files = {name: row[name] for name in ("portrait_sha256", "audio_sha256")}
-    model = {name: getattr(preset, name) for name in ("shift", "window_latents", "max_text_tokens")}
+    files["loras"] = [(lora["sha256"], lora["weight"]) for lora in json.loads(row["loras"])]
+    model = {name: getattr(preset, name) for name in ("shift", "max_text_tokens")}
+    model["is_fp8"] = preset.memory.startswith("fp8")  # the other memory modes give the same video
     weights = {"weights_hash": row["weights_hash"], "renderer": RENDERER_VERSION}
     return content_id({**settings, **files, **model, **weights})
 

@@ -3,16 +3,23 @@
 import argparse
 import sys
 from collections.abc import Sequence
-from typing import NoReturn
+from dataclasses import replace
+from typing import Any, NoReturn
 
 from rich.console import Console
 from rich.markup import escape
 
-from manifests.schema import ManifestError
+from manifests.cells import BadCell, Value, convert
+from manifests.schema import MANIFEST, ManifestError
 from pipelines import plan, results, storage, tables
 from pipelines.stage import Row, start_logging
-from stableavatar.errors import BadInput, RowError
-from stableavatar.presets import PRESETS, Preset
+from stableavatar.checkpoints.layout import VARIANTS
+from stableavatar.errors import BadInput, RowError, WeightsError
+from stableavatar.model.attention import BACKENDS
+from stableavatar.model.lora import parse_loras
+from stableavatar.model.memory import MODES
+from stableavatar.presets import PRESETS, Preset, find_preset
+from stableavatar.settings import CHOICES
 
 ALL_FINE, CANNOT_GO_ON, SOME_FAILED = 0, 1, 2
 
@@ -33,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     args = parser().parse_args(arguments)
     try:
         return args.run(args)
-    except (ManifestError, RowError, RunError) as error:
+    except (ManifestError, RowError, RunError, WeightsError) as error:
         errors.print(f"[red]Cannot go on:[/] {escape(str(error))}", soft_wrap=True)
     except KeyboardInterrupt:
         errors.print("Interrupted. What is finished is kept; the same command goes on from there.")
@@ -55,7 +62,20 @@ def parser() -> argparse.ArgumentParser:
     commands = top.add_subparsers(required=True, metavar="COMMAND")
     manifest = Parser(add_help=False)
     manifest.add_argument("manifest", metavar="MANIFEST", help="JSONL, CSV or Parquet, a folder of them; path or URI")
-    manifest.add_argument("--model", type=preset, default="tiny", metavar="NAME", help=f"one of: {', '.join(PRESETS)}")
+    manifest.add_argument(
+        "--model", default="tiny", help=f"{', '.join(PRESETS)}, or the folder of a published model (see download)"
+    )
+    manifest.add_argument("--weights", choices=VARIANTS, default=VARIANTS[0], help="which weights of a published model")
+    manifest.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="what rows that say nothing take, for example num_steps=30. Names: " + ", ".join(CHOICES),
+    )
+    manifest.add_argument("--lora", metavar="FILE:WEIGHT,...", help="LoRA files for rows that name none")
+    manifest.add_argument("--memory", choices=("auto", *MODES), default="auto", help="where the networks live")
+    manifest.add_argument("--attention", choices=("auto", *BACKENDS), default="auto", help="attention kernel")
     manifest.add_argument("--limit", type=positive, metavar="N", help="only the first N rows of the manifest")
 
     render = commands.add_parser("render", parents=[manifest], help="make the videos that are not made yet")
@@ -65,6 +85,22 @@ def parser() -> argparse.ArgumentParser:
 
     check = commands.add_parser("check", parents=[manifest], help="everything that can be known without the model")
     check.set_defaults(run=run_check, output="")
+
+    fetch = commands.add_parser("download", help="fetch a published model")
+    fetch.add_argument("size", metavar="SIZE", help="1.3b or 14b")
+    fetch.add_argument("folder", nargs="?", default="checkpoints", metavar="DIR", help="where to (checkpoints)")
+    fetch.set_defaults(run=run_download)
+
+    inspect = commands.add_parser("inspect", help="what of a published model is there, what is missing or damaged")
+    inspect.add_argument("folder", metavar="DIR")
+    inspect.add_argument("--hashes", action="store_true", help="read everything: sha256 of each file")
+    inspect.add_argument("--checksums", action="store_true", help="read everything: the files' own checksums")
+    inspect.set_defaults(run=run_inspect)
+
+    to_safetensors = commands.add_parser("convert", help="write a published model as safetensors, which load faster")
+    to_safetensors.add_argument("folder", metavar="DIR")
+    to_safetensors.add_argument("out", metavar="OUT", help="may be DIR itself")
+    to_safetensors.set_defaults(run=run_convert)
 
     status = commands.add_parser("status", help="how far an output is")
     status.add_argument("output", metavar="OUTPUT", help="folder or URI given to render")
@@ -76,6 +112,7 @@ def run_render(args: argparse.Namespace) -> int:
     """Render a manifest; a line for each failed row, and a summary."""
     if args.dry_run:
         return run_check(args)
+    preset = chosen_preset(args)
     from ray.exceptions import RayError  # the other commands need not wait for Ray to load
 
     from pipelines.render import render
@@ -83,7 +120,7 @@ def run_render(args: argparse.Namespace) -> int:
 
     start_logging()
     try:
-        report = render(args.manifest, args.output, args.model, limit=args.limit, console=console)
+        report = render(args.manifest, args.output, preset, limit=args.limit, console=console)
     except ClusterError as error:
         raise RunError(str(error)) from error
     except RayError as error:
@@ -103,10 +140,11 @@ def run_check(args: argparse.Namespace) -> int:
     from pipelines.check import Check
     from stableavatar.model.weights import weights_hash
 
+    preset = chosen_preset(args)
     rows = plan.read_manifest(args.manifest)
-    rows = plan.select_rows(rows, args.limit, model=args.model.name, weights_hash=weights_hash(args.model))
+    rows = plan.select_rows(rows, args.limit, model=preset.name, weights_hash=weights_hash(preset))
     output = storage.absolute(args.output or ".")
-    rows = plan.check_rows(rows, Check(args.model, output))
+    rows = plan.check_rows(rows, Check(preset, output))
     done = results.split_finished(rows, results.read_results(output), output)[1] if args.output else []
     console.print(tables.listing(rows, {results.stem(row) for row in done}))
     num_failed = print_failures(rows)
@@ -131,11 +169,71 @@ def print_failures(rows: list[Row]) -> int:
     return len(lines)
 
 
-def preset(name: str) -> Preset:
-    """The preset of that name."""
-    if name not in PRESETS:
-        raise argparse.ArgumentTypeError(f"there is no model {name!r}; there is: {', '.join(PRESETS)}")
-    return PRESETS[name]()
+def run_download(args: argparse.Namespace) -> int:
+    """Fetch a published model; what is there already stays."""
+    from stableavatar.checkpoints.download import download
+
+    folder = download(args.size, args.folder)
+    console.print(f"{folder} is complete. Use it with --model {args.folder}", markup=False)
+    return ALL_FINE
+
+
+def run_inspect(args: argparse.Namespace) -> int:
+    """List the files of a published model, and what is wrong with them."""
+    from stableavatar.checkpoints.inspect import inspect_folder
+
+    report = inspect_folder(args.folder, hashes=args.hashes, checksums=args.checksums)
+    console.print(tables.folder(report))
+    for problem in report.problems:
+        errors.print(f"[red]{escape(problem)}[/]", soft_wrap=True)
+    return CANNOT_GO_ON if report.problems else ALL_FINE
+
+
+def run_convert(args: argparse.Namespace) -> int:
+    """Write a published model as safetensors."""
+    from stableavatar.checkpoints.convert import convert_folder
+
+    convert_folder(
+        args.folder,
+        args.out,
+        lambda path, was_there: console.print(f"{path}{' (was there)' if was_there else ''}", markup=False),
+    )
+    return ALL_FINE
+
+
+def chosen_preset(args: argparse.Namespace) -> Preset:
+    """The preset that the options ask for. A folder of weights is looked at before anything else happens.
+
+    Raises WeightsError if there is no such model or its files are damaged, BadInput for a value that is none.
+    """
+    from stableavatar.checkpoints.inspect import verify_folder
+
+    preset = find_preset(args.model, args.weights)
+    verify_folder(preset)
+    choices: dict[str, Any] = dict(map(choice, args.set))
+    if args.lora:
+        choices["lora"] = ",".join(f"{storage.absolute(path)}:{weight:g}" for path, weight in loras(args.lora))
+    return replace(preset, memory=args.memory, attention=args.attention, **choices)
+
+
+def choice(text: str) -> tuple[str, Value]:
+    """NAME=VALUE, the value typed as in a manifest."""
+    name, _, value = text.partition("=")
+    columns = {column.name: column for column in MANIFEST if column.name in CHOICES}
+    if name not in columns:
+        raise BadInput(f"--set {text}: there is no {name!r} to set; there is: {', '.join(CHOICES)}.")
+    try:
+        return name, convert(columns[name], value)
+    except BadCell as error:
+        raise BadInput(f"--set {text}: {error}.") from error
+
+
+def loras(text: str) -> list[tuple[str, float]]:
+    """FILE:WEIGHT,... as in a manifest."""
+    try:
+        return parse_loras(text)
+    except ValueError as error:
+        raise BadInput(f"--lora: {error}.") from error
 
 
 def positive(text: str) -> int:

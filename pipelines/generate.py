@@ -1,21 +1,25 @@
 """The video of a row, made and published by one actor. Frames never leave it."""
 
+import json
 import logging
 import os
 import resource
 import socket
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Protocol
 
 import torch
 
 from pipelines import storage
+from pipelines.prepare import check_unchanged
 from pipelines.progress import Reporter
 from pipelines.stage import WORKING_COLUMNS, Row, Stage
 from stableavatar.avatar import VideoReport, VideoRequest
+from stableavatar.model.lora import Lora
 from stableavatar.presets import Preset
+from stableavatar.settings import sampling_arguments
 
 logger = logging.getLogger(__name__)
 
@@ -25,6 +29,9 @@ class Generator(Protocol):
 
     def generate(self, request: VideoRequest, path: str, *, on_progress: Callable[[int], None] = ...) -> VideoReport:
         """Write one video to `path`."""
+
+    def read_lora(self, path: str) -> Lora:
+        """Read a LoRA file for this model."""
 
 
 class Generate(Stage):
@@ -61,19 +68,26 @@ class Generate(Stage):
         """Make the video in a temporary folder, then publish it. Raises what the avatar and the store raise."""
         with tempfile.TemporaryDirectory(prefix="stableavatar-") as folder, self.reporter.running(row) as on_progress:
             path = os.path.join(folder, "video.mp4")
-            report = self.avatar.generate(to_request(row, folder), path, on_progress=on_progress)
+            request = to_request(row, folder, tuple(self._loras(row)))
+            report = self.avatar.generate(request, path, on_progress=on_progress)
             storage.publish(path, row["video"])
         made = {name: value for name, value in row.items() if name not in WORKING_COLUMNS}
         return {**made, **vars(report), "peak_memory_bytes": peak_memory_bytes(), "node": socket.gethostname()}
 
+    def _loras(self, row: Row) -> Iterator[tuple[Lora, float]]:
+        for lora in json.loads(row["loras"]):
+            with storage.fetched(lora["uri"]) as path:
+                check_unchanged(path, lora["uri"], lora["sha256"])
+                yield self.avatar.read_lora(path), lora["weight"]
 
-def to_request(row: Row, folder: str) -> VideoRequest:
+
+def to_request(row: Row, folder: str, loras: tuple[tuple[Lora, float], ...] = ()) -> VideoRequest:
     """The row as the avatar takes it. Its sound is written to `folder`."""
     sound_path = os.path.join(folder, "sound.m4a")
     Path(sound_path).write_bytes(row["sound"])
-    same = ("portrait_HWC", "speech", "num_frames", "width", "height", "seed", "num_steps", "text_scale", "audio_scale")
-    embeds = ("overlap", "prompt_embeds", "negative_prompt_embeds")
-    return VideoRequest(sound_path=sound_path, **{name: row[name] for name in (*same, *embeds)})
+    same = ("portrait_HWC", "speech", "num_frames", "width", "height", "prompt_embeds", "negative_prompt_embeds")
+    given = {name: row[name] for name in same}
+    return VideoRequest(sound_path=sound_path, loras=loras, **given, **sampling_arguments(row))
 
 
 def peak_memory_bytes() -> int:

@@ -11,6 +11,7 @@ from rich.table import Table
 
 from pipelines import results
 from pipelines.stage import Row
+from stableavatar.checkpoints.inspect import FolderReport
 from stableavatar.units import FPS
 
 STAGES = ("check", "prepare", "encode_text", "generate", "measure")
@@ -31,6 +32,16 @@ def listing(rows: Iterable[Row], done: Collection[str] = ()) -> Table:
         column.justify = "right"
     for column in (table.columns[0], table.columns[5]):
         column.overflow = "fold"
+    return table
+
+
+def folder(report: FolderReport) -> Table:
+    """The files of a published model."""
+    table = Table("file", "for", "bytes", "tensors", "sha256", "", box=None, pad_edge=False)
+    for file in report.files:
+        size = "missing" if file.num_bytes is None else f"{file.num_bytes:,}"
+        state = "fine" if file.is_fine else "[red]cannot be used[/]"
+        table.add_row(escape(file.path), file.use, size, str(file.num_tensors or ""), file.sha256[:16], state)
     return table
 
 

@@ -18,10 +18,11 @@ from stableavatar.errors import BrokenVideo, OutOfMemory
 from stableavatar.model.attention import set_attention
 from stableavatar.model.conditions import audio_network, embed_image, embed_speech, image_network
 from stableavatar.model.dit import StableAvatarTransformer
-from stableavatar.model.lora import Lora, lora_applied
-from stableavatar.model.memory import Memory
+from stableavatar.model.lora import Lora, lora_applied, read_lora
+from stableavatar.model.memory import RESIDENT, Memory, choose_mode, free_bytes
+from stableavatar.model.networks import IMAGE, TRANSFORMER, VAE
 from stableavatar.model.vae import decode_frames, encode_portrait
-from stableavatar.model.weights import random_network
+from stableavatar.model.weights import empty_network, load_network
 from stableavatar.presets import Preset
 from stableavatar.reproducible import reproducible
 from stableavatar.sampling.denoiser import Conditions, guided_velocity
@@ -81,42 +82,56 @@ class Avatar:
     memory: Memory
 
     @classmethod
-    def load(cls, preset: Preset, device: str, *, memory: str = "auto", attention: str = "auto") -> Self:
-        """Make the networks of a preset.
+    def load(
+        cls,
+        preset: Preset,
+        device: str,
+        *,
+        dtype: torch.dtype | None = None,
+    ) -> Self:
+        """Load the networks of a preset.
 
         Args:
-            preset: which networks.
+            preset: which networks, where their weights come from, where they live while they work, and which kernel
+                their attention uses.
             device: where they compute.
-            memory: where they live meanwhile, one of `stableavatar.model.memory.MODES` or `auto`.
-            attention: kernel, one of `stableavatar.model.attention.BACKENDS` or `auto`.
+            dtype: number type of the transformer and the image encoder; by default bfloat16 on a GPU and float32 on a
+                CPU. The VAE and the audio encoder are small and lose by rounding: they are float32 always.
 
         Raises:
+            WeightsError: the preset's files are missing, damaged, or not those of this model.
             ValueError: there is no such memory mode or kernel, or the kernel does not work on this device.
         """
-        seed = preset.weights_seed
-        image_encoder, audio_encoder = image_network(preset), audio_network(preset)
-        transformer = random_network(lambda: StableAvatarTransformer(**preset.transformer), seed)
-        vae = random_network(lambda: AutoencoderKLWan(**preset.vae), seed)
+        dtype = dtype or (torch.float32 if torch.device(device).type == "cpu" else torch.bfloat16)
+        mode = _fitting_mode(preset, device, dtype) if preset.memory == "auto" else preset.memory
+        home = device if mode in RESIDENT else "cpu"
+        networks = dict(
+            image_encoder=image_network(preset, home, dtype),
+            audio_encoder=audio_network(preset, home),
+            transformer=load_network(TRANSFORMER, preset, home, dtype),
+            vae=load_network(VAE, preset, home, torch.float32),
+        )
         placed = Memory(
-            networks=(vae, image_encoder, audio_encoder),
-            transformer=transformer,
+            networks=(networks["vae"], networks["image_encoder"], networks["audio_encoder"]),
+            transformer=networks["transformer"],
             device=torch.device(device),
-            mode=memory,
+            mode=mode,
         )
-        set_attention(transformer, attention, placed.device, transformer.dtype)
-        return cls(
-            preset=preset,
-            image_encoder=image_encoder,
-            audio_encoder=audio_encoder,
-            transformer=transformer,
-            vae=vae,
-            memory=placed,
-        )
+        set_attention(networks["transformer"], preset.attention, placed.device, dtype)
+        return cls(preset=preset, memory=placed, **networks)
 
     @property
     def device(self) -> torch.device:
         """Where the networks compute."""
         return self.memory.device
+
+    def read_lora(self, path: str) -> Lora:
+        """Read a LoRA file for this model.
+
+        Raises:
+            BadInput: the file cannot be read, or does not fit.
+        """
+        return read_lora(path, self.transformer)
 
     @torch.inference_mode()
     def generate(
@@ -211,6 +226,15 @@ class Avatar:
             # As the published code plans a video, up to three frames are not made: the last one is held.
             for _ in range(num_missing):
                 writer.write(pixels_VHWC[-1:])
+
+
+def _fitting_mode(preset: Preset, device: str, dtype: torch.dtype) -> str:
+    """The memory mode to load a preset in, before any of its weights is read."""
+    free = free_bytes(torch.device(device))
+    if free is None:
+        return "full"
+    transformer, image_encoder = (empty_network(part, preset).to(dtype) for part in (TRANSFORMER, IMAGE))
+    return choose_mode([image_encoder, empty_network(VAE, preset)], transformer, free)
 
 
 class _Progress:

@@ -1,4 +1,4 @@
-"""What can go wrong with one video. Each error knows its kind, which becomes `error_kind` in the result row."""
+"""What can go wrong: with one video (each error knows its kind, which becomes `error_kind` in its row), or with all."""
 
 from typing import ClassVar
 
@@ -31,3 +31,7 @@ class BrokenVideo(RowError):
     """The video was made but is not what was promised: not finite, blank, or outside the output contract."""
 
     kind = "broken_video"
+
+
+class WeightsError(Exception):
+    """The model's files cannot be used: no video of the run can be made. The message names the file and the remedy."""

@@ -1,8 +1,35 @@
 """Presets: everything that is the same for all videos of a run. A preset is a function that returns a complete one."""
 
+import json
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
+
+from stableavatar.checkpoints.layout import VARIANTS, Layout, recognise
+from stableavatar.errors import WeightsError
+
+
+@dataclass(frozen=True, kw_only=True)
+class RandomWeights:
+    """Weights drawn from a seed: right in shape, meaningless in content."""
+
+    seed: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class PublishedWeights:
+    """Weights in a folder laid out as the authors publish it."""
+
+    folder: str  # absolute
+    size: str  # "1.3B" or "14B": the name that the files carry
+    transformer: str = "square"  # which of the transformer's weights: one of `layout.VARIANTS`
+
+    @property
+    def layout(self) -> Layout:
+        """Where the files lie."""
+        return Layout(folder=Path(self.folder), size=self.size)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,7 +48,7 @@ class Preset:
     image: Mapping[str, Any] = field(repr=False)
     audio: Mapping[str, Any] = field(repr=False)
     max_text_tokens: int = 512
-    weights_seed: int  # random weights are drawn from this seed
+    weights: RandomWeights | PublishedWeights
 
     window_latents: int = 21  # 81 video frames
     overlap: int = 5  # latent frames that neighbouring windows share
@@ -29,9 +56,19 @@ class Preset:
     shift: float = 5.0  # of the flow-matching schedule
     text_scale: float = 3.0
     audio_scale: float = 5.0
+    text_schedule: str = ""  # scales that change from step to step, see `sampling.scales`; they take the scale's place
+    audio_schedule: str = ""
+    mode: str = "aligned"  # how videos are sampled, see `sampling.settings.Sampling`
+    blend: str = "uniform"
+    scheduler: str = "euler"
+    guidance: str = "separate"
+    lora: str = ""  # files with weights, see `model.lora.parse_loras`
     seed: int = 42
     prompt: str = "A person is talking to the camera."
     negative_prompt: str = "blurry, distorted, static, worst quality"
+
+    memory: str = "auto"  # where the networks live while they work, see `model.memory`
+    attention: str = "auto"  # kernel, see `model.attention`
 
 
 def tiny() -> Preset:
@@ -82,9 +119,93 @@ def tiny() -> Preset:
             num_conv_pos_embedding_groups=4,
         ),
         max_text_tokens=64,
-        weights_seed=0,
+        weights=RandomWeights(seed=0),
         num_steps=2,
     )
 
 
 PRESETS: dict[str, Callable[[], Preset]] = {"tiny": tiny}
+
+# The transformers of the two published sizes. Everything that is not named here is the same for both.
+_TRANSFORMERS: dict[str, dict[str, Any]] = {
+    "1.3B": dict(num_attention_heads=12, num_layers=30, ffn_dim=8960, audio_dims=(768, 1536)),
+    "14B": dict(num_attention_heads=40, num_layers=40, ffn_dim=13_824, audio_dims=(768, 2048, 5120)),
+}
+
+
+def published(folder: str | Path, transformer: str = "square") -> Preset:
+    """The published model in a folder, 1.3B or 14B by what lies there.
+
+    Args:
+        folder: the folder, or its subfolder `StableAvatar-14B` to choose from a folder of both sizes.
+        transformer: "square" or "rec-vec", the videos that the weights were trained on. Both make all three sizes.
+
+    Raises:
+        WeightsError: the folder holds no model, more than one, or not these weights.
+    """
+    layout = recognise(folder)
+    if transformer not in layout.variants():
+        raise WeightsError(
+            f"{layout.folder / layout.tensors('transformer', transformer)} is missing. Weights that are there: "
+            f"{', '.join(layout.variants()) or 'none'}. Choose with --weights, or fetch the file."
+        )
+    weights = PublishedWeights(folder=str(layout.folder), size=layout.size, transformer=transformer)
+    return published_sizes(weights, audio=_audio_sizes(layout))
+
+
+def published_sizes(weights: PublishedWeights, audio: Mapping[str, Any]) -> Preset:
+    """The preset of a published size. `audio` is the configuration of the audio encoder."""
+    return Preset(
+        name=f"stableavatar-{weights.size.lower()}-{weights.transformer}",
+        sizes=((512, 512), (480, 832), (832, 480)),
+        transformer=_TRANSFORMERS[weights.size],
+        vae={},  # diffusers' defaults are the published sizes
+        text=dict(
+            vocab_size=256_384,
+            d_model=4096,
+            d_kv=64,
+            d_ff=10_240,
+            num_heads=64,
+            num_layers=24,
+            feed_forward_proj="gated-gelu",
+        ),
+        image=dict(
+            hidden_size=1280,
+            intermediate_size=5120,
+            num_hidden_layers=32,
+            num_attention_heads=16,
+            image_size=224,
+            patch_size=14,
+            hidden_act="gelu",
+        ),
+        audio=audio,
+        weights=weights,
+    )
+
+
+def _audio_sizes(layout: Layout) -> dict[str, Any]:
+    path = layout.folder / layout.audio / "config.json"
+    try:
+        return json.loads(path.read_text())
+    except FileNotFoundError as error:
+        raise WeightsError(f"{path} is missing. `stableavatar download` fetches it.") from error
+    except (OSError, ValueError) as error:
+        raise WeightsError(f"{path} cannot be read as JSON: {error}. Fetch it again.") from error
+
+
+def find_preset(model: str, transformer: str = "square") -> Preset:
+    """The preset of that name, or of the folder of published weights at that path.
+
+    Raises:
+        WeightsError: there is neither, or the folder cannot be used.
+    """
+    if model in PRESETS:
+        return PRESETS[model]()
+    if transformer not in VARIANTS:
+        raise WeightsError(f"there are no weights {transformer!r}; there is: {', '.join(VARIANTS)}.")
+    if os.path.exists(os.path.expanduser(model)) or os.sep in model:
+        return published(model, transformer)
+    raise WeightsError(
+        f"there is no model {model!r}: neither a preset ({', '.join(PRESETS)}) nor a folder of published weights. "
+        f"`stableavatar download 1.3b` makes such a folder."
+    )

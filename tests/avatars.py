@@ -6,6 +6,7 @@ from collections.abc import Callable
 import numpy as np
 
 from stableavatar.avatar import VideoReport, VideoRequest
+from stableavatar.model.lora import Lora
 from stableavatar.presets import Preset
 from stableavatar.video.writer import VideoWriter
 
@@ -28,6 +29,9 @@ class NoiseAvatar:
                 writer.write(frame * (request.seed != 13))
         on_progress(request.num_steps)
         return VideoReport(num_windows=1, sample_s=0.1, decode_s=0.2, peak_device_bytes=0)
+
+    def read_lora(self, path: str) -> Lora:
+        raise NotImplementedError
 
 
 def load_noise(preset: Preset, device: str) -> NoiseAvatar:

@@ -168,7 +168,7 @@ def test_a_video_in_every_memory_mode(
     request, path = make_request(5), tmp_path / "video.mp4"
     avatar.generate(request, str(path))
     expected = path.read_bytes()
-    small = Avatar.load(PRESET, "cpu", memory=mode)
+    small = Avatar.load(replace(PRESET, memory=mode), "cpu")
     small.generate(request, str(path))
     assert (path.read_bytes() == expected) == (not mode.startswith("fp8"))
     check_contract(measure_video(str(path)), num_frames=5, width=96, height=160)
@@ -196,7 +196,7 @@ def test_too_little_memory_is_an_error_of_the_row(make_request: Callable[..., Vi
     with pytest.raises(OutOfMemory, match="96x160"):
         avatar.generate(make_request(5), str(tmp_path / "video.mp4"))
     assert avatar.memory.mode == "model_offload"
-    lowest = Avatar.load(PRESET, "cpu", memory="group_offload")
+    lowest = Avatar.load(replace(PRESET, memory="group_offload"), "cpu")
     Exhausted(lowest.transformer, passes=[1])
     with pytest.raises(OutOfMemory, match="96x160"):
         lowest.generate(make_request(5), str(tmp_path / "video.mp4"))

@@ -4,6 +4,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from pipelines.check import Check
 from stableavatar.presets import Preset
@@ -42,11 +44,47 @@ def test_identity_is_content_and_settings_alone(check: Check, make_row: MakeRow,
     copy.write_bytes(Path(row["audio"]).read_bytes())
     same = make_row(audio=str(copy), row_number=9, manifest="/b.csv", prompt=check.preset.prompt, seed=42, id="other")
     assert check(same)["content_id"] == row["content_id"]
-    for change in ({"seed": 1}, {"prompt": "x"}, {"end_s": 1.0}, {"text_scale": 1.5}, {"width": 96, "height": 160}):
+    for change in (
+        {"seed": 1},
+        {"prompt": "x"},
+        {"end_s": 1.0},
+        {"text_scale": 1.5},
+        {"mode": "reference"},
+        {"text_schedule": "2"},
+        {"width": 96, "height": 160},
+    ):
         assert check(make_row(**change))["content_id"] != row["content_id"]
     assert check(make_row(weights_hash="4567"))["content_id"] != row["content_id"]
-    longer = Check(replace(check.preset, max_text_tokens=99), "/out")
-    assert longer(make_row())["content_id"] != row["content_id"]
+    for other in (replace(check.preset, max_text_tokens=99), replace(check.preset, memory="fp8")):
+        assert Check(other, "/out")(make_row())["content_id"] != row["content_id"]
+    offloading = replace(check.preset, memory="group_offload")
+    assert Check(offloading, "/out")(make_row())["content_id"] == row["content_id"]
+
+
+def write_lora(path: Path, scale: float, layer: str = "blocks.0.attn1.to_q") -> None:
+    down, up = torch.full((2, 48), scale), torch.full((48, 2), scale)
+    save_file({f"transformer.{layer}.lora_A.weight": down, f"transformer.{layer}.lora_B.weight": up}, path)
+
+
+def test_loras_are_part_of_the_identity_by_content_and_weight(check: Check, make_row: MakeRow, tmp_path: Path) -> None:
+    for name, scale in (("a", 1.0), ("copy", 1.0), ("b", 2.0)):
+        write_lora(tmp_path / f"{name}.safetensors", scale)
+
+    def identity(lora: str | None) -> str:
+        row = check(make_row(lora=lora))
+        assert row["status"] == "ready", row["error"]
+        return row["content_id"]
+
+    first = identity("a.safetensors")
+    assert identity("copy.safetensors:1.0") == first
+    assert len({first, identity(None), identity("a.safetensors:0.5"), identity("b.safetensors")}) == 4
+
+
+def test_a_lora_of_another_model_is_refused_with_its_name(check: Check, make_row: MakeRow, tmp_path: Path) -> None:
+    write_lora(tmp_path / "a.safetensors", 1.0, layer="blocks.7.attn1.to_q")
+    row = check(make_row(lora="a.safetensors"))
+    assert (row["status"], row["error_kind"]) == ("failed", "bad_input")
+    assert "a.safetensors" in row["error"] and "another model" in row["error"]
 
 
 @pytest.mark.parametrize(

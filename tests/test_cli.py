@@ -12,6 +12,7 @@ import pytest
 from pipelines import storage
 from pipelines.cli import main
 from tests.conftest import EXAMPLES
+from tests.published import small, write_folder
 
 GOOD = {"portrait": f"{EXAMPLES}/portrait_nasa.jpg", "audio": f"{EXAMPLES}/speech_es_short.flac", "id": "anna"}
 
@@ -55,11 +56,34 @@ def test_what_cannot_go_on_says_why_in_one_line(
     assert (captured.err.count("\n"), captured.out) == (1, "")
 
 
-@pytest.mark.parametrize(("option", "message"), [("--model=huge", "there is: tiny"), ("--limit=0", "from 1")])
+@pytest.mark.parametrize(("option", "message"), [("--memory=huge", "choose from"), ("--limit=0", "from 1")])
 def test_wrong_options_name_what_is_right(option: str, message: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit, match="1"):
         main(["check", "a.csv", option])
     assert message in capsys.readouterr().err
+
+
+def test_options_stand_in_for_what_rows_do_not_say(manifest: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check", manifest, "--set", "window_latents=4", "--set", "overlap=4"]) == 2
+    assert "overlap is 4 latent frames, but a window has 4" in capsys.readouterr().out
+    for option, message in (("steps=3", "no 'steps' to set"), ("num_steps=many", "give a whole number")):
+        assert main(["check", manifest, "--set", option]) == 1
+        assert message in capsys.readouterr().err
+    assert main(["check", manifest, "--lora", "missing.safetensors:0.5"]) == 2
+    assert "missing.safetensors does not exist" in capsys.readouterr().out
+
+
+def test_a_folder_of_weights_is_inspected_converted_and_used(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["inspect", str(tmp_path)]) == 1
+    write_folder(tmp_path / "model", small())
+    assert main(["inspect", f"{tmp_path}/model"]) == 1  # smaller than what is published
+    assert "transformer3d-square.pt" in capsys.readouterr().out
+    assert main(["convert", f"{tmp_path}/model", f"{tmp_path}/fast"]) == 0
+    assert "transformer3d-square.safetensors" in capsys.readouterr().out
+    assert main(["check", "x.csv", "--model", f"{tmp_path}/empty"]) == 1
+    assert main(["download", "7b", str(tmp_path)]) == 1
 
 
 @pytest.mark.slow

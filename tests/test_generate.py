@@ -14,7 +14,7 @@ from pipelines.prepare import Prepare
 from pipelines.stage import WORKING_COLUMNS
 from stableavatar.model.conditions import TextEncoder
 from stableavatar.presets import Preset
-from tests.avatars import load_noise
+from tests.avatars import NoiseAvatar, load_noise
 
 Prepared = Callable[..., dict[str, Any]]
 
@@ -50,7 +50,7 @@ def test_a_video_is_published_and_measured(
 def test_a_gpu_that_failed_ends_the_process(preset: Preset, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every later row would fail on it too."""
 
-    class Broken:
+    class Broken(NoiseAvatar):
         def generate(self, *_: Any, **__: Any) -> Any:
             raise torch.AcceleratorError("an illegal memory access was encountered")
 
@@ -61,7 +61,7 @@ def test_a_gpu_that_failed_ends_the_process(preset: Preset, monkeypatch: pytest.
         raise ProcessEnded(code)
 
     monkeypatch.setattr("pipelines.generate.os._exit", end)
-    monkeypatch.setattr("pipelines.generate.to_request", lambda row, folder: None)
+    monkeypatch.setattr("pipelines.generate.to_request", lambda *_: None)
     row = {
         "status": "ready",
         "id": "a",
@@ -69,7 +69,7 @@ def test_a_gpu_that_failed_ends_the_process(preset: Preset, monkeypatch: pytest.
         "row_number": 1,
         "num_steps": 1,
         "num_windows": 1,
-        "sound": b"",
+        "loras": "[]",
     }
     with pytest.raises(ProcessEnded):
         Generate(preset, lambda preset, device: Broken())(row)

@@ -19,8 +19,8 @@ from transformers import CLIPVisionConfig, CLIPVisionModel, UMT5Config, UMT5Enco
 from stableavatar.model.adapter import slice_ranges
 from stableavatar.model.conditions import embed_image, embed_speech, embed_text, resize_for_clip
 from stableavatar.model.dit import StableAvatarTransformer
+from stableavatar.model.names import image_tensors, text_tensors, transformer_tensors, vae_tensors
 from stableavatar.model.vae import add_mask, decode_frames, encode_video
-from stableavatar.model.weights import image_tensors, text_tensors, transformer_tensors, vae_tensors
 from stableavatar.sampling.denoiser import Conditions, guided_velocity
 from stableavatar.sampling.guidance import guidance_weights, schedule_weights
 from stableavatar.sampling.plan import PUBLISHED_SURPLUS, plan_published

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from stableavatar.errors import BadInput
 from stableavatar.model.dit import StableAvatarTransformer
 from stableavatar.model.lora import Lora, lora_applied, original_name, parse_loras, read_lora
-from stableavatar.model.weights import random_network, transformer_tensors
+from stableavatar.model.names import transformer_tensors
+from stableavatar.model.weights import random_network
 from stableavatar.presets import tiny
 
 RANK, ALPHA = 3, 6.0

@@ -12,18 +12,20 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers import (
     ByT5Tokenizer,
-    CLIPVisionConfig,
     CLIPVisionModel,
     PreTrainedTokenizerBase,
-    UMT5Config,
+    PreTrainedTokenizerFast,
     UMT5EncoderModel,
     Wav2Vec2Config,
     Wav2Vec2FeatureExtractor,
     Wav2Vec2Model,
 )
 
-from stableavatar.model.weights import random_network
-from stableavatar.presets import Preset
+from stableavatar.checkpoints.tensorfile import open_tensors
+from stableavatar.errors import WeightsError
+from stableavatar.model.networks import IMAGE, TEXT
+from stableavatar.model.weights import load_network, random_network
+from stableavatar.presets import Preset, RandomWeights
 from stableavatar.reproducible import reproducible
 from stableavatar.units import SPEECH_RATE
 
@@ -42,9 +44,13 @@ class TextEncoder:
 
     @classmethod
     def load(cls, preset: Preset, device: str) -> Self:
-        """Make the encoder of a preset. Its tokenizer is byte-level and needs no files."""
-        network = random_network(lambda: UMT5EncoderModel(UMT5Config(**preset.text)), preset.weights_seed)
-        return cls(tokenizer=ByT5Tokenizer(), network=network.to(device), max_tokens=preset.max_text_tokens)
+        """Load the encoder of a preset. It keeps its file's number type: the published one has 11 GB in bfloat16.
+
+        Raises:
+            WeightsError: its files are missing or damaged.
+        """
+        network = load_network(TEXT, preset, device, dtype=None)
+        return cls(tokenizer=text_tokenizer(preset), network=network, max_tokens=preset.max_text_tokens)
 
     @torch.inference_mode()
     def encode(self, prompt: str) -> np.ndarray:
@@ -56,15 +62,35 @@ class TextEncoder:
         return embeds.float().cpu().numpy()
 
 
+def text_tokenizer(preset: Preset) -> PreTrainedTokenizerBase:
+    """The tokenizer of a preset; that of random weights is byte-level and needs no files.
+
+    Raises:
+        WeightsError: its files are missing or damaged.
+    """
+    if isinstance(preset.weights, RandomWeights):
+        return ByT5Tokenizer()
+    layout = preset.weights.layout
+    folder = layout.folder / layout.tokenizer
+    if not (folder / "tokenizer.json").exists():
+        raise WeightsError(f"{folder}/tokenizer.json is missing. `stableavatar download` fetches it.")
+    try:
+        # Not AutoTokenizer: it would build a T5 tokenizer, whose unknown token has another number than umT5's, and
+        # which leaves out the file's own way of tidying up the text.
+        return PreTrainedTokenizerFast.from_pretrained(folder, local_files_only=True)
+    except Exception as error:  # whatever its parsers raise on a damaged file
+        raise WeightsError(f"the tokenizer in {folder} cannot be read: {error}. Fetch it again.") from error
+
+
 def embed_text(network: UMT5EncoderModel, input_ids_BT: Tensor, attention_mask_BT: Tensor) -> list[Tensor]:
     """Text embeddings of each prompt without the padded tail, each [T, E]."""
     hidden = network(input_ids_BT, attention_mask=attention_mask_BT).last_hidden_state
     return [embeds[: int(mask.sum())] for embeds, mask in zip(hidden, attention_mask_BT, strict=True)]
 
 
-def image_network(preset: Preset) -> CLIPVisionModel:
+def image_network(preset: Preset, device: str = "cpu", dtype: torch.dtype | None = torch.float32) -> CLIPVisionModel:
     """The image encoder of a preset."""
-    return random_network(lambda: CLIPVisionModel(CLIPVisionConfig(**preset.image)), preset.weights_seed)
+    return load_network(IMAGE, preset, device, dtype)
 
 
 def resize_for_clip(images_BCHW: Tensor, size: int) -> Tensor:
@@ -80,9 +106,32 @@ def embed_image(network: CLIPVisionModel, images_BCHW: Tensor) -> Tensor:
     return network(pixels.to(network.dtype), output_hidden_states=True).hidden_states[-2]
 
 
-def audio_network(preset: Preset) -> Wav2Vec2Model:
-    """The audio encoder of a preset."""
-    return random_network(lambda: Wav2Vec2Model(Wav2Vec2Config(**preset.audio)), preset.weights_seed)
+def audio_network(preset: Preset, device: str = "cpu") -> Wav2Vec2Model:
+    """The audio encoder of a preset, in float32.
+
+    Raises:
+        WeightsError: its folder is missing or damaged, or holds another network.
+    """
+    if isinstance(preset.weights, RandomWeights):
+        seed = preset.weights.seed
+        return random_network(lambda: Wav2Vec2Model(Wav2Vec2Config(**preset.audio)), seed).to(device)
+    layout = preset.weights.layout
+    folder = layout.folder / layout.audio
+    open_tensors(layout.folder / layout.audio_weights())  # its errors are clearer
+    try:
+        network, report = Wav2Vec2Model.from_pretrained(
+            folder, local_files_only=True, dtype=torch.float32, output_loading_info=True
+        )
+    except (OSError, ValueError, RuntimeError) as error:
+        raise WeightsError(f"{folder} does not hold a wav2vec2 network: {error}. Fetch it again.") from error
+    missing = set(report["missing_keys"]) - {"masked_spec_embed"}  # for training only, and not published
+    unknown = {name for name in report["unexpected_keys"] if not name.startswith("lm_head.")}
+    if missing or unknown:
+        raise WeightsError(
+            f"{folder} does not hold the audio encoder: missing {sorted(missing)}, unknown {sorted(unknown)}. "
+            f"Fetch it again."
+        )
+    return network.eval().requires_grad_(False).to(device)
 
 
 _normalise = Wav2Vec2FeatureExtractor(sampling_rate=SPEECH_RATE, do_normalize=True)

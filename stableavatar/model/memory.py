@@ -24,6 +24,7 @@ from torch import nn
 from stableavatar.model.dit import StableAvatarTransformer
 
 MODES = ("full", "model_offload", "group_offload", "fp8", "fp8_group_offload")
+RESIDENT = ("full", "fp8")  # everything stays on the device
 
 _LOWER = {"full": "model_offload", "model_offload": "group_offload", "fp8": "fp8_group_offload"}
 _SPARE = 0.9  # of the free memory may be planned for; the rest is lost to fragments and kernels' workspaces
@@ -72,7 +73,7 @@ class Memory:
             remove_hook_from_module(network)
         if self.mode.startswith("fp8") and not is_fp8(self.transformer):
             store_in_fp8(self.transformer)
-        if self.mode in ("full", "fp8"):
+        if self.mode in RESIDENT:
             for network in self.all:
                 network.to(self.device)
         elif self.mode == "model_offload":

@@ -1,104 +1,67 @@
-"""Weights: how the published tensor names map to the networks here, and how a preset's networks are made.
+"""Weights: from a preset's files, or from its seed, to networks on a device.
 
-The published files keep the names of the original Wan code. diffusers knows those of the transformer's trunk and of
-the VAE; the audio path, the text encoder and the image encoder are mapped here.
+Loading is strict: every tensor of a file is used and none is missing. A file is memory-mapped and its tensors go one
+by one to their device and number type, so the host never holds a second copy. Where both are right already (the CPU,
+in the file's own type) the network uses the mapped file itself, which all processes of a machine share.
 """
 
 import hashlib
 import json
 import re
 from collections.abc import Callable, Iterable, Mapping
-from typing import TypeVar
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Generic, TypeVar
 
 import torch
-from diffusers.loaders.single_file_utils import (
-    convert_wan_transformer_to_diffusers,
-    convert_wan_vae_to_diffusers,
-)
+from accelerate import init_empty_weights
 from torch import Tensor, nn
 
-from stableavatar.presets import Preset
+from stableavatar.checkpoints.hashes import hash_files
+from stableavatar.checkpoints.tensorfile import Pages, open_tensors
+from stableavatar.errors import WeightsError
+from stableavatar.model.names import Tensors
+from stableavatar.presets import Preset, RandomWeights
 
-Tensors = Mapping[str, Tensor]
 Network = TypeVar("Network", bound=nn.Module)
 
-_VOCAL_NAMES = (
-    (r"^(vocal_projector\.)final_scale_shift_table", r"\1scale_shift_table"),
-    (r"^(vocal_projector\.)final_head\.final_proj", r"\1proj_out"),
-    (r"^(vocal_projector\.proj_model\.)proj\.", r"\1stages.0.0."),
-    (r"^(vocal_projector\.proj_model\.)norm\.", r"\1stages.0.1."),
-    (r"^(vocal_projector\.proj_model\.)proj_1\.", r"\1stages.0.0."),
-    (r"^(vocal_projector\.proj_model\.)norm_1\.", r"\1stages.0.1."),
-    (r"^(vocal_projector\.proj_model\.)proj_2\.", r"\1stages.1.0."),
-    (r"^(vocal_projector\.proj_model\.)norm_2\.", r"\1stages.1.1."),
-)
-_TEXT_NAMES = (
-    (r"^token_embedding\.", "shared."),
-    (r"^norm\.", "encoder.final_layer_norm."),
-    (r"^blocks\.(\d+)\.norm1\.", r"encoder.block.\1.layer.0.layer_norm."),
-    (r"^blocks\.(\d+)\.norm2\.", r"encoder.block.\1.layer.1.layer_norm."),
-    (r"^blocks\.(\d+)\.attn\.([qkvo])\.", r"encoder.block.\1.layer.0.SelfAttention.\2."),
-    (
-        r"^blocks\.(\d+)\.pos_embedding\.embedding\.",
-        r"encoder.block.\1.layer.0.SelfAttention.relative_attention_bias.",
-    ),
-    (r"^blocks\.(\d+)\.ffn\.gate\.0\.", r"encoder.block.\1.layer.1.DenseReluDense.wi_0."),
-    (r"^blocks\.(\d+)\.ffn\.fc1\.", r"encoder.block.\1.layer.1.DenseReluDense.wi_1."),
-    (r"^blocks\.(\d+)\.ffn\.fc2\.", r"encoder.block.\1.layer.1.DenseReluDense.wo."),
-)
-_IMAGE_NAMES = (
-    (r"^visual\.cls_embedding$", "embeddings.class_embedding"),
-    (r"^visual\.patch_embedding\.", "embeddings.patch_embedding."),
-    (r"^visual\.pos_embedding$", "embeddings.position_embedding.weight"),
-    (r"^visual\.pre_norm\.", "pre_layrnorm."),
-    (r"^visual\.post_norm\.", "post_layernorm."),
-    (r"^visual\.transformer\.(\d+)\.norm1\.", r"encoder.layers.\1.layer_norm1."),
-    (r"^visual\.transformer\.(\d+)\.norm2\.", r"encoder.layers.\1.layer_norm2."),
-    (r"^visual\.transformer\.(\d+)\.attn\.proj\.", r"encoder.layers.\1.self_attn.out_proj."),
-    (r"^visual\.transformer\.(\d+)\.mlp\.0\.", r"encoder.layers.\1.mlp.fc1."),
-    (r"^visual\.transformer\.(\d+)\.mlp\.2\.", r"encoder.layers.\1.mlp.fc2."),
-)
+
+@dataclass(frozen=True, kw_only=True)
+class Component(Generic[Network]):
+    """One network of the model."""
+
+    part: str  # its name in `Layout.tensors`
+    build: Callable[[Preset], Network]
+    rename: Callable[[Tensors], dict[str, Tensor]]  # from the file's names to the network's
+    unused: str = "(?!)"  # pattern of the file's tensors that the network has no use for; none by default
 
 
-def _rename(name: str, patterns: Iterable[tuple[str, str]]) -> str:
-    for pattern, replacement in patterns:
-        name = re.sub(pattern, replacement, name)
-    return name
+def load_network(component: Component[Network], preset: Preset, device: str, dtype: torch.dtype | None) -> Network:
+    """Make one network of a preset on a device.
+
+    Args:
+        component: which network.
+        preset: its sizes, and where its weights come from.
+        device: where it shall live.
+        dtype: its number type; None leaves each tensor as it is in its file. Parts that need float32 keep it.
+
+    Raises:
+        WeightsError: the file is missing or damaged, or its tensors are not exactly the network's.
+    """
+    if isinstance(preset.weights, RandomWeights):
+        network = random_network(lambda: component.build(preset), preset.weights.seed)
+        return _fill(network, network.state_dict(), device, dtype)
+    path = tensor_path(component, preset)
+    network = empty_network(component, preset)
+    tensors = matched(component, network, open_tensors(path), path)
+    return _fill(network, tensors, device, dtype, Pages(path))
 
 
-def transformer_tensors(published: Tensors) -> dict[str, Tensor]:
-    """Published StableAvatar transformer -> `StableAvatarTransformer`."""
-    converted = convert_wan_transformer_to_diffusers(dict(published))
-    return {_rename(name, _VOCAL_NAMES): tensor for name, tensor in converted.items()}
-
-
-def vae_tensors(published: Tensors) -> dict[str, Tensor]:
-    """Published Wan 2.1 VAE -> `AutoencoderKLWan`."""
-    return convert_wan_vae_to_diffusers(dict(published))
-
-
-def text_tensors(published: Tensors) -> dict[str, Tensor]:
-    """Published umT5 encoder -> `UMT5EncoderModel`, which knows its one token embedding by two names."""
-    tensors = {_rename(name, _TEXT_NAMES): tensor for name, tensor in published.items()}
-    tensors["encoder.embed_tokens.weight"] = tensors["shared.weight"]
-    return tensors
-
-
-def image_tensors(published: Tensors) -> dict[str, Tensor]:
-    """The `visual.*` part of the published CLIP -> `CLIPVisionModel`. Its projection to text is unused."""
-    tensors: dict[str, Tensor] = {}
-    for name, tensor in published.items():
-        if not name.startswith("visual.") or name == "visual.head":
-            continue
-        if fused := re.match(r"^visual\.transformer\.(\d+)\.attn\.to_qkv\.(weight|bias)$", name):
-            layer, part = fused.groups()
-            for letter, third in zip("qkv", tensor.chunk(3), strict=True):
-                tensors[f"encoder.layers.{layer}.self_attn.{letter}_proj.{part}"] = third
-        else:
-            tensors[_rename(name, _IMAGE_NAMES)] = tensor
-    tensors["embeddings.class_embedding"] = tensors["embeddings.class_embedding"].flatten()
-    tensors["embeddings.position_embedding.weight"] = tensors["embeddings.position_embedding.weight"].squeeze(0)
-    return tensors
+def tensor_path(component: Component, preset: Preset) -> Path:
+    """The file that holds the weights of one network."""
+    assert not isinstance(preset.weights, RandomWeights)
+    layout = preset.weights.layout
+    return layout.folder / layout.tensors(component.part, preset.weights.transformer)
 
 
 def random_network(build: Callable[[], Network], seed: int) -> Network:
@@ -108,8 +71,92 @@ def random_network(build: Callable[[], Network], seed: int) -> Network:
         return build().eval().requires_grad_(False)
 
 
+def empty_network(component: Component[Network], preset: Preset) -> Network:
+    """One network of a preset without weights. Its tables (which no file holds) are real."""
+    with init_empty_weights(include_buffers=False):
+        return component.build(preset).eval().requires_grad_(False)
+
+
+def matched(component: Component, network: nn.Module, published: Tensors, path: Path) -> dict[str, Tensor]:
+    """The tensors of a file under the network's names.
+
+    Raises:
+        WeightsError: tensors are missing, unknown, or of another shape than the network's.
+    """
+    wanted = {name: tensor.shape for name, tensor in network.state_dict().items()}
+    found: dict[str, Tensor] = {}
+    unknown = []
+    for name, tensor in published.items():
+        renamed = component.rename({name: tensor})
+        if wanted.keys() >= renamed.keys() and not found.keys() & renamed.keys() and renamed:
+            found |= renamed
+        elif not re.match(component.unused, name):
+            unknown.append(name)
+    misshapen = [
+        f"{name} {list(tensor.shape)} instead of {list(wanted[name])}"
+        for name, tensor in found.items()
+        if tensor.shape != wanted[name]
+    ]
+    problems = {"missing": sorted(wanted.keys() - found.keys()), "unknown": unknown, "of another shape": misshapen}
+    if any(problems.values()):
+        listed = "; ".join(f"{len(names)} {what} ({_some(names)})" for what, names in problems.items() if names)
+        raise WeightsError(
+            f"{path} does not hold the {component.part} of this model. Of {len(wanted)} tensors: {listed}. "
+            f"Check that this is the published file for this size of the model, or fetch it again."
+        )
+    return found
+
+
+def _some(names: list[str], most: int = 5) -> str:
+    return ", ".join(names[:most]) + (", ..." if len(names) > most else "")
+
+
+def _fill(
+    network: Network,
+    tensors: Mapping[str, Tensor],
+    device: str,
+    dtype: torch.dtype | None,
+    pages: Pages | None = None,
+) -> Network:
+    """Give a network its tensors, one by one moved and converted. A tensor known by two names stays one.
+
+    `pages` of the file that the tensors are views of.
+    """
+    placed: dict[int, Tensor] = {}
+    for name, tensor in tensors.items():
+        if id(tensor) in placed:
+            continue
+        if pages:
+            pages.fetch(tensor)
+        moved = placed[id(tensor)] = tensor.to(device=device, dtype=_dtype_of(network, name, tensor, dtype))
+        if pages and moved.data_ptr() != tensor.data_ptr():
+            pages.release(tensor)
+    network.load_state_dict({name: placed[id(tensor)] for name, tensor in tensors.items()}, assign=True)
+    return network.to(device)  # the tables
+
+
+def _dtype_of(network: nn.Module, name: str, tensor: Tensor, dtype: torch.dtype | None) -> torch.dtype:
+    """The number type of one tensor. Norms, modulation and time embedding of diffusers' networks stay float32."""
+    if dtype is None or not tensor.is_floating_point():
+        return tensor.dtype
+    precise = getattr(network, "_keep_in_fp32_modules", None) or ()
+    return torch.float32 if set(precise) & set(name.split(".")) else dtype
+
+
 def weights_hash(preset: Preset) -> str:
-    """Hash of everything the weights depend on: for random ones, the networks' sizes and the seed. 32 hex digits."""
-    sizes = [dict(part) for part in (preset.transformer, preset.vae, preset.text, preset.image, preset.audio)]
-    words = json.dumps(["random-1", preset.weights_seed, *sizes], sort_keys=True)
-    return hashlib.sha256(words.encode()).hexdigest()[:32]
+    """Hash of everything the weights depend on, 32 hex digits.
+
+    For random weights the networks' sizes and the seed; for published ones the content of every file that has a say
+    in the pictures. Converting a folder to safetensors does not change it.
+
+    Raises:
+        WeightsError: a file is missing.
+    """
+    if isinstance(preset.weights, RandomWeights):
+        sizes = [dict(part) for part in (preset.transformer, preset.vae, preset.text, preset.image, preset.audio)]
+        return _hash(["random-1", preset.weights.seed, *sizes])
+    return _hash(["published-1", hash_files(preset.weights.layout, preset.weights.transformer)])
+
+
+def _hash(words: Iterable) -> str:
+    return hashlib.sha256(json.dumps(words, sort_keys=True).encode()).hexdigest()[:32]

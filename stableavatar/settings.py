@@ -1,0 +1,74 @@
+"""What one video may ask for: the values of its manifest row or of a call, over those of the preset."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from stableavatar.errors import BadInput
+from stableavatar.model.lora import parse_loras
+from stableavatar.presets import Preset
+from stableavatar.sampling.scales import parse_scale
+from stableavatar.sampling.settings import Sampling
+
+# Everything that a video may choose and that a preset has a value for.
+CHOICES = (
+    "prompt",
+    "negative_prompt",
+    "seed",
+    "num_steps",
+    "text_scale",
+    "audio_scale",
+    "text_schedule",
+    "audio_schedule",
+    "overlap",
+    "window_latents",
+    "mode",
+    "blend",
+    "scheduler",
+    "guidance",
+    "lora",
+)
+
+
+def with_defaults(values: Mapping[str, Any], preset: Preset) -> dict[str, Any]:
+    """The values, with the preset's where there is none."""
+    defaults = {name: getattr(preset, name) for name in CHOICES if values.get(name) is None}
+    return {**values, **defaults}
+
+
+def check_settings(values: Mapping[str, Any], preset: Preset) -> None:
+    """Look whether complete settings fit the preset and each other.
+
+    Raises:
+        BadInput: they do not; the message says what to choose instead.
+    """
+    size = (values["width"], values["height"])
+    if size != (None, None) and size not in preset.sizes:
+        sizes = ", ".join(f"{width}x{height}" for width, height in preset.sizes)
+        raise BadInput(
+            f"size {size[0]}x{size[1]} is not one that `{preset.name}` can make. Use one of {sizes}, "
+            "or leave width and height empty."
+        )
+    if values["overlap"] >= values["window_latents"]:
+        raise BadInput(
+            f"overlap is {values['overlap']} latent frames, but a window has {values['window_latents']}. "
+            f"Use at most {values['window_latents'] - 1}."
+        )
+    try:
+        sampling_arguments(values)
+        parse_loras(values["lora"])
+    except ValueError as error:
+        raise BadInput(f"{error}.") from error
+
+
+def sampling_arguments(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments of a `VideoRequest` that say how it is sampled, from complete settings.
+
+    Raises:
+        ValueError: there is no such choice, or a schedule cannot be read.
+    """
+    scales = {f"{kind}_scale": values[f"{kind}_schedule"] or values[f"{kind}_scale"] for kind in ("text", "audio")}
+    for scale in scales.values():
+        parse_scale(scale)
+    names = ("mode", "blend", "scheduler", "guidance", "window_latents")
+    same = {name: values[name] for name in ("seed", "num_steps", "overlap")}
+    return {**same, **scales, "sampling": Sampling(**{name: values[name] for name in names})}
