@@ -76,8 +76,11 @@ def render(
 
 
 def check_pools(preset: Preset, output: str, capacity: Capacity) -> list[Pool]:
-    """What every row goes through before anything is decided."""
-    return [Pool(stage=Check, args=(preset, output), size=max(1, capacity.num_cpus // 2), num_cpus=1)]
+    """What every row goes through before anything is decided.
+
+    In tasks: an actor that dies again and again may keep its CPU, and the generator behind it would wait for ever.
+    """
+    return [Pool(stage=Check(preset, output), size=max(1, capacity.num_cpus // 2), num_cpus=1)]
 
 
 def render_pools(

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import ray
-from ray.data import ActorPoolStrategy, DataContext, Dataset
+from ray.data import ActorPoolStrategy, DataContext, Dataset, TaskPoolStrategy
 from ray.util.annotations import RayDeprecationWarning
 
 from pipelines import storage
@@ -22,9 +22,9 @@ WORKER_RESTARTS = 100  # of one actor; bounded, so that a worker that always die
 
 @dataclass(frozen=True, kw_only=True)
 class Pool:
-    """Actors that run one stage."""
+    """Workers that run one stage: actors if it is a class, which hold what it loads; tasks if it is a function."""
 
-    stage: type
+    stage: Callable[..., Any]
     args: tuple[Any, ...] = ()
     size: int = 1
     num_cpus: float
@@ -62,7 +62,7 @@ def cluster() -> Iterator[Capacity]:
         resources = ray.cluster_resources()
         yield Capacity(num_cpus=int(resources.get("CPU", 1)), num_gpus=int(resources.get("GPU", 0)))
     finally:
-        gc.collect()  # the actors of a failed execution keep their GPUs until the last reference to it is gone
+        gc.collect()  # as in `flow`, which an error may have left
         if mine:
             ray.shutdown()
 
@@ -80,12 +80,17 @@ def flow(rows: list[Row], pools: list[Pool]) -> Iterator[Row]:
     # iter_rows would hold every row back until the next one is there.
     for batch in data.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
         yield from batch.to_pylist()
+    del data
+    gc.collect()  # where a row was lost, the actors keep their CPUs and GPUs until the last reference to them is gone
 
 
 def _through(pool: Pool, data: Dataset) -> Dataset:
     with warnings.catch_warnings():
         # Ray wants only named arguments here, but has none yet for the bounds on restarts and retries.
         warnings.simplefilter("ignore", RayDeprecationWarning)
+        if not isinstance(pool.stage, type):
+            tasks = TaskPoolStrategy(pool.size)
+            return data.map(pool.stage, compute=tasks, num_cpus=pool.num_cpus, max_retries=ROW_ATTEMPTS - 1)
         return data.map(
             pool.stage,
             fn_constructor_args=pool.args,
