@@ -5,6 +5,7 @@ Reads any folder laid out like `tests/golden`: STABLEAVATAR_GOLDEN=<dir> pytest 
 
 import json
 import os
+import re
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -55,9 +56,18 @@ def assert_agrees(name: str, ours: Tensor, theirs: Tensor) -> None:
     assert difference <= TOLERANCE
 
 
+def audio_dims(tensors: dict[str, Tensor]) -> tuple[int, ...]:
+    """Widths from the audio encoder to the transformer: one stage in small models, two in large ones."""
+    stages = sorted(
+        name for name in tensors if re.fullmatch(r"vocal_projector\.proj_model\.stages\.\d\.0\.weight", name)
+    )
+    return (tensors[stages[0]].shape[1], *(tensors[name].shape[0] for name in stages))
+
+
 @cache
 def transformer() -> StableAvatarTransformer:
     config = load_json("transformer_config.json")
+    tensors = transformer_tensors(load_file(GOLDEN / "transformer_upstream.safetensors"))
     network = StableAvatarTransformer(
         patch_size=tuple(config["patch_size"]),
         num_attention_heads=config["num_heads"],
@@ -70,11 +80,12 @@ def transformer() -> StableAvatarTransformer:
         ffn_dim=config["ffn_dim"],
         num_layers=config["num_layers"],
         image_dim=config["image_dim"],
-        audio_dims=(config["audio_in_dim"], config["audio_proj_dim"]),
+        audio_dims=audio_dims(tensors),
         vocal_num_heads=config["vocal_num_heads"],
         vocal_num_layers=config["vocal_num_layers"],
+        vocal_ffn_dim=config["vocal_ffn_dim"],
     )
-    return fill(network, transformer_tensors(load_file(GOLDEN / "transformer_upstream.safetensors")))
+    return fill(network, tensors)
 
 
 @cache

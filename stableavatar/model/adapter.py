@@ -82,7 +82,7 @@ class AudioProjection(nn.Module):
 class AdapterBlock(nn.Module):
     """One block of the adapter: modulated residual, cross-attention to the latents, feed-forward."""
 
-    def __init__(self, dim: int, num_heads: int, eps: float = 1e-6):
+    def __init__(self, dim: int, num_heads: int, ffn_dim: int, eps: float = 1e-6):
         super().__init__()
         self.norm1 = FP32LayerNorm(dim, eps, elementwise_affine=False)
         self.norm2 = FP32LayerNorm(dim, eps, elementwise_affine=True)
@@ -95,7 +95,7 @@ class AdapterBlock(nn.Module):
             processor=WanAttnProcessor(),
         )
         self.norm3 = FP32LayerNorm(dim, eps, elementwise_affine=False)
-        self.ffn = FeedForward(dim, inner_dim=2 * dim, activation_fn="gelu-approximate")
+        self.ffn = FeedForward(dim, inner_dim=ffn_dim, activation_fn="gelu-approximate")
         self.scale_shift_table = nn.Parameter(torch.randn(1, 6, dim) / dim**0.5)
 
     def forward(self, audio_BFnD: Tensor, latents_BFPD: Tensor, modulation_B6D: Tensor) -> Tensor:
@@ -119,11 +119,11 @@ class AdapterBlock(nn.Module):
 class VocalProjector(nn.Module):
     """The adapter: audio tokens of one window -> the audio context that every transformer layer attends to."""
 
-    def __init__(self, audio_dims: Sequence[int], num_heads: int, num_layers: int):
+    def __init__(self, audio_dims: Sequence[int], num_heads: int, num_layers: int, ffn_dim: int | None = None):
         super().__init__()
         dim = audio_dims[-1]
         self.proj_model = AudioProjection(audio_dims)
-        self.blocks = nn.ModuleList(AdapterBlock(dim, num_heads) for _ in range(num_layers))
+        self.blocks = nn.ModuleList(AdapterBlock(dim, num_heads, ffn_dim or 2 * dim) for _ in range(num_layers))
         self.norm_out = FP32LayerNorm(dim, 1e-6, elementwise_affine=False)
         self.scale_shift_table = nn.Parameter(torch.randn(1, 2, dim) / dim**0.5)
         self.proj_out = nn.Linear(dim, dim)

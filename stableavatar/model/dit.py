@@ -136,6 +136,7 @@ class StableAvatarTransformer(WanTransformer3DModel):
         audio_dims: tuple[int, ...] = (768, 1536),
         vocal_num_heads: int = 8,
         vocal_num_layers: int = 2,
+        vocal_ffn_dim: int | None = None,
     ):
         dim = num_attention_heads * attention_head_dim
         super().__init__(
@@ -152,7 +153,7 @@ class StableAvatarTransformer(WanTransformer3DModel):
             added_kv_proj_dim=dim,
         )
         self.condition_embedder.timesteps_proj = FloatTimesteps(freq_dim)
-        self.vocal_projector = VocalProjector(audio_dims, vocal_num_heads, vocal_num_layers)
+        self.vocal_projector = VocalProjector(audio_dims, vocal_num_heads, vocal_num_layers, vocal_ffn_dim)
         for block in self.blocks:
             block.attn2.k_vocal = nn.Linear(dim, dim)
             block.attn2.v_vocal = nn.Linear(dim, dim)
