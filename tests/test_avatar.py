@@ -200,3 +200,13 @@ def test_too_little_memory_is_an_error_of_the_row(make_request: Callable[..., Vi
     Exhausted(lowest.transformer, passes=[1])
     with pytest.raises(OutOfMemory, match="96x160"):
         lowest.generate(make_request(5), str(tmp_path / "video.mp4"))
+
+
+def test_the_audio_encoder_runs_once_for_each_window(
+    avatar: Avatar, make_request: Callable[..., VideoRequest], tmp_path: Path
+) -> None:
+    calls: list[int] = []
+    hook = avatar.audio_encoder.register_forward_hook(lambda *_: calls.append(1))
+    report = avatar.generate(replace(make_request(40), num_steps=3), str(tmp_path / "video.mp4"))
+    hook.remove()
+    assert len(calls) == report.num_windows > 1
