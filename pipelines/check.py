@@ -2,6 +2,7 @@
 
 import json
 from functools import cached_property
+from pathlib import Path
 
 from manifests.identity import content_id, file_stem
 from manifests.read import resolve
@@ -82,7 +83,13 @@ class Check(Stage):
             uri = resolve(reference, row["manifest"])
             with storage.fetched(uri) as path:
                 read_lora(path, self._transformer)
-                found.append({"uri": uri, "weight": weight, "sha256": storage.sha256_of(path)})
+                # PEFT writes the strength of a LoRA into a file beside it, which only a local folder brings along.
+                config = Path(path).with_name("adapter_config.json")
+                if uri.rsplit("/")[-1].startswith("adapter_model") and not config.exists():
+                    raise BadInput(f"{uri} needs its adapter_config.json beside it, in a local folder.")
+                config_sha256 = storage.sha256_of(str(config)) if config.exists() else ""
+                sha256 = storage.sha256_of(path)
+                found.append({"uri": uri, "weight": weight, "sha256": sha256, "config": config_sha256})
         return json.dumps(found)
 
     @cached_property
@@ -104,9 +111,10 @@ def identity(row: Row, preset: Preset) -> str:
     """The row's content id: a hash of everything that changes its pixels or its sound."""
     settings = {name: row[name] for name in SETTINGS}
     files = {name: row[name] for name in ("portrait_sha256", "audio_sha256")}
-    files["loras"] = [(lora["sha256"], lora["weight"]) for lora in json.loads(row["loras"])]
+    files["loras"] = [(lora["sha256"], lora["config"], lora["weight"]) for lora in json.loads(row["loras"])]
     model = {name: getattr(preset, name) for name in ("shift", "max_text_tokens")}
-    model["is_fp8"] = preset.memory.startswith("fp8")  # the other memory modes give the same video
+    # The other memory modes and attention kernels give the same video, within rounding.
+    model |= {"is_fp8": preset.memory.startswith("fp8"), "is_sage": preset.attention == "sage"}
     weights = {"weights_hash": row["weights_hash"], "renderer": RENDERER_VERSION}
     return content_id({**settings, **files, **model, **weights})
 

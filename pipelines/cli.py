@@ -223,7 +223,10 @@ def choice(text: str) -> tuple[str, Value]:
     if name not in columns:
         raise BadInput(f"--set {text}: there is no {name!r} to set; there is: {', '.join(CHOICES)}.")
     try:
-        return name, convert(columns[name], value)
+        converted = convert(columns[name], value)
+        if converted is None:
+            raise BadCell(f"{name} is empty; give a value after the =")
+        return name, converted
     except BadCell as error:
         raise BadInput(f"--set {text}: {error}.") from error
 

@@ -19,7 +19,7 @@ from stableavatar.model.attention import set_attention
 from stableavatar.model.conditions import audio_network, embed_image, embed_speech, image_network
 from stableavatar.model.dit import StableAvatarTransformer
 from stableavatar.model.lora import Lora, lora_applied, read_lora
-from stableavatar.model.memory import RESIDENT, Memory, choose_mode, free_bytes
+from stableavatar.model.memory import Memory, choose_mode, free_bytes
 from stableavatar.model.networks import IMAGE, TRANSFORMER, VAE
 from stableavatar.model.vae import decode_frames, encode_portrait
 from stableavatar.model.weights import empty_network, load_network
@@ -102,9 +102,10 @@ class Avatar:
             WeightsError: the preset's files are missing, damaged, or not those of this model.
             ValueError: there is no such memory mode or kernel, or the kernel does not work on this device.
         """
-        dtype = dtype or (torch.float32 if torch.device(device).type == "cpu" else torch.bfloat16)
+        is_plain_cpu = torch.device(device).type == "cpu" and not preset.memory.startswith("fp8")
+        dtype = dtype or (torch.float32 if is_plain_cpu else torch.bfloat16)
         mode = _fitting_mode(preset, device, dtype) if preset.memory == "auto" else preset.memory
-        home = device if mode in RESIDENT else "cpu"
+        home = device if mode == "full" else "cpu"  # the others are changed before they move
         networks = dict(
             image_encoder=image_network(preset, home, dtype),
             audio_encoder=audio_network(preset, home),

@@ -29,6 +29,9 @@ CHOICES = (
 )
 
 
+LEAST = {"seed": 0, "num_steps": 1, "overlap": 0, "window_latents": 2}
+
+
 def with_defaults(values: Mapping[str, Any], preset: Preset) -> dict[str, Any]:
     """The values, with the preset's where there is none."""
     defaults = {name: getattr(preset, name) for name in CHOICES if values.get(name) is None}
@@ -48,6 +51,9 @@ def check_settings(values: Mapping[str, Any], preset: Preset) -> None:
             f"size {size[0]}x{size[1]} is not one that `{preset.name}` can make. Use one of {sizes}, "
             "or leave width and height empty."
         )
+    for name, least in LEAST.items():
+        if not isinstance(values[name], int) or values[name] < least:
+            raise BadInput(f"{name} is {values[name]!r}. Give a whole number from {least}.")
     if values["overlap"] >= values["window_latents"]:
         raise BadInput(
             f"overlap is {values['overlap']} latent frames, but a window has {values['window_latents']}. "

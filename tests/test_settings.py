@@ -39,6 +39,9 @@ def test_choices_reach_the_sampler() -> None:
     [
         ({"width": 99}, "Use one of 128x128, 96x160, 160x96"),
         ({"overlap": 21}, "at most 20"),
+        ({"overlap": -1}, "overlap is -1. Give a whole number from 0"),
+        ({"num_steps": 0}, "num_steps is 0. Give a whole number from 1"),
+        ({"seed": "x"}, "seed is 'x'. Give a whole number"),
         ({"window_latents": 5}, "overlap is 5 latent frames, but a window has 5"),
         ({"mode": "fast"}, "no mode 'fast'; there is: aligned, reference"),
         ({"scheduler": "ddim"}, "there is: euler, unipc"),

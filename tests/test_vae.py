@@ -24,6 +24,14 @@ def test_streaming_equals_decoding_the_whole_video(vae: AutoencoderKLWan) -> Non
     assert torch.equal(torch.cat(chunks, dim=2), whole)
 
 
+def test_infinite_values_do_not_become_white(vae: AutoencoderKLWan, monkeypatch: pytest.MonkeyPatch) -> None:
+    frames = torch.tensor([0.5, 7.0, float("inf"), float("-inf")]).view(1, 1, 1, 2, 2)
+    monkeypatch.setattr("stableavatar.model.vae._decode_latent", lambda *_, **__: frames)
+    (decoded,) = decode_frames(vae, torch.zeros(1, 16, 1, 1, 1))
+    assert decoded.flatten()[:2].tolist() == [0.5, 1.0]
+    assert decoded.flatten()[2:].isnan().all()
+
+
 def test_a_decode_that_is_given_up_leaves_nothing_behind(vae: AutoencoderKLWan) -> None:
     latents = torch.randn(1, 16, 3, 4, 6, generator=torch.Generator().manual_seed(0))
     expected = list(decode_frames(vae, latents))

@@ -59,7 +59,7 @@ def download(
             return folder
         except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError, httpx2.HTTPError, OSError) as error:
             if attempt == tries or not _is_transient(error):
-                reason = str(error).strip().splitlines()[0]
+                reason = (str(error).strip() or type(error).__name__).splitlines()[0]
                 raise WeightsError(
                     f"{repository} could not be fetched from {endpoint or 'the Hugging Face hub'}: {reason}. What has "
                     f"come is kept in {folder}: the same command goes on from there. HF_ENDPOINT can name a mirror."

@@ -42,19 +42,19 @@ def slice_ranges(num_tokens: int, num_frames: int) -> list[tuple[int, int]]:
 
 
 @lru_cache(maxsize=64)
-def _slice_index(num_tokens: int, num_frames: int) -> Tensor:
+def _slice_index(num_tokens: int, num_frames: int, device: torch.device) -> Tensor:
     """Token index of every place in every slice, [F, n]; -1 is a zero. Zeros stand behind the valid tokens."""
     rows = []
     for first, last in slice_ranges(num_tokens, num_frames):
         wanted = range(first - WIDENING, last + WIDENING + 1)
         valid = [token for token in wanted if 0 <= token < num_tokens]
         rows.append(valid + [-1] * (len(wanted) - len(valid)))
-    return torch.tensor(rows)
+    return torch.tensor(rows, device=device)
 
 
 def cut_slices(tokens_BAD: Tensor, num_frames: int) -> Tensor:
     """Cut projected audio tokens into one slice per latent frame: [B, A, D] -> [B, F, n, D]."""
-    index_Fn = _slice_index(tokens_BAD.shape[1], num_frames).to(tokens_BAD.device)
+    index_Fn = _slice_index(tokens_BAD.shape[1], num_frames, tokens_BAD.device)
     slices_BFnD = tokens_BAD[:, index_Fn.clamp(min=0)]
     return slices_BFnD * (index_Fn >= 0)[..., None].to(tokens_BAD.dtype)
 

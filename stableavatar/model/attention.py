@@ -1,9 +1,14 @@
 """Which kernel computes attention: diffusers' dispatcher by short names, and `auto` for the fastest that works here."""
 
 import logging
+from typing import Any
 
 import torch
-from diffusers.models.attention_dispatch import dispatch_attention_fn
+from diffusers.models.attention_dispatch import (
+    AttentionBackendName,
+    _check_attention_backend_requirements,
+    dispatch_attention_fn,
+)
 
 from stableavatar.model.dit import StableAvatarTransformer
 
@@ -32,6 +37,10 @@ def set_attention(transformer: StableAvatarTransformer, name: str, device: torch
         obstacle = why_not(transformer, candidate, device, dtype)
         if obstacle is None:
             transformer.set_attention_backend(BACKENDS[candidate])
+            # The adapter's heads are wider than most kernels take, and it has little to do.
+            blocks: Any = transformer.vocal_projector.blocks
+            for block in blocks:
+                block.attn2.processor._attention_backend = BACKENDS["native"]
             return candidate
         logger.debug("attention backend %s does not work here: %s", candidate, obstacle)
     raise ValueError(f"the attention backend {name!r} does not work here: {obstacle} Use another one, or auto.")
@@ -43,6 +52,7 @@ def why_not(transformer: StableAvatarTransformer, name: str, device: torch.devic
     query = torch.zeros(1, 64, num_heads, head_dim, device=device, dtype=dtype)
     context = query[:, :17]  # few and odd, as an audio slice is
     try:
+        _check_attention_backend_requirements(AttentionBackendName(BACKENDS[name]))  # its package is there
         # By name, not by set_attention_backend: that would leave a broken kernel behind for all networks.
         dispatch_attention_fn(query, query, query, backend=BACKENDS[name])
         dispatch_attention_fn(query, context, context, backend=BACKENDS[name])

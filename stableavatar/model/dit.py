@@ -79,9 +79,10 @@ class ContextAttnProcessor:
         hearing = [row for row, group in enumerate(contexts.audio_index) if group is not None]
         if contexts.audio_GFnD is None or not hearing:
             return silence_BLD
-        key = attn.k_vocal(contexts.audio_GFnD)[[contexts.audio_index[row] for row in hearing]]
-        value = attn.v_vocal(contexts.audio_GFnD)[[contexts.audio_index[row] for row in hearing]]
-        query = query_BLNd[hearing]
+        groups = [group for group in contexts.audio_index if group is not None]
+        key = _take(attn.k_vocal(contexts.audio_GFnD), groups)
+        value = _take(attn.v_vocal(contexts.audio_GFnD), groups)
+        query = _take(query_BLNd, hearing)
         if contexts.clip_level:
             heard = self._attend(query, key.flatten(1, 2), value.flatten(1, 2))
         else:
@@ -91,9 +92,8 @@ class ContextAttnProcessor:
             heard = rearrange(heard, "(r f) p d -> r (f p) d", f=num_latents)
         if len(hearing) == len(contexts.audio_index):
             return heard
-        result = silence_BLD.clone()
-        result[hearing] = heard
-        return result
+        heard_of = dict(zip(hearing, heard, strict=True))
+        return torch.stack([heard_of.get(row, silence_LD) for row, silence_LD in enumerate(silence_BLD)])
 
 
 class FloatTimesteps(nn.Module):
@@ -196,7 +196,8 @@ class StableAvatarTransformer(WanTransformer3DModel):
         padding = (num_latents - num_real) * patches
 
         rotary = _pad_rotary(self.rope(hidden_states), padding)
-        tokens_BLD = F.pad(self.patch_embedding(hidden_states).flatten(2).transpose(1, 2), (0, 0, 0, padding))
+        tokens_BLD = self.patch_embedding(hidden_states).flatten(2).transpose(1, 2)
+        tokens_BLD = F.pad(tokens_BLD, (0, 0, 0, padding)).contiguous()  # else every layer would read it across
         text_BTE = F.pad(text_BTE, (0, 0, 0, self.config.text_len - text_BTE.shape[1]))
         time_BD, modulation, text_BTD, image_BID = self.condition_embedder(timestep, text_BTE, image_BIE)
         modulation_B6D = modulation.unflatten(1, (6, -1))
@@ -206,11 +207,11 @@ class StableAvatarTransformer(WanTransformer3DModel):
             rows = [
                 max(row for row, heard in enumerate(audio_index) if heard == group) for group in range(len(audio_GAE))
             ]
-            latents_GFPD = tokens_BLD[rows].unflatten(1, (num_latents, patches))
+            latents_GFPD = _take(tokens_BLD, rows).unflatten(1, (num_latents, patches))
             if pairing_G is not None:
                 latents_GFPD = latents_GFPD * pairing_G.view(-1, 1, 1, 1).to(latents_GFPD.dtype)
             audio_GFnD = self.vocal_projector(
-                audio_GAE, latents_GFPD, time_BD[rows], modulation_B6D[rows], frames_of(num_latents)
+                audio_GAE, latents_GFPD, _take(time_BD, rows), _take(modulation_B6D, rows), frames_of(num_latents)
             )
         contexts = Contexts(text_BTD, image_BID, audio_GFnD, tuple(audio_index), clip_level)
         for block in self.blocks:
@@ -227,6 +228,11 @@ class StableAvatarTransformer(WanTransformer3DModel):
         pf, ph, pw = self.config.patch_size
         pattern = "b (f h w) (pf ph pw c) -> b c (f pf) (h ph) (w pw)"
         return rearrange(self.proj_out(hidden), pattern, f=f, h=h, w=w, pf=pf, ph=ph, pw=pw)
+
+
+def _take(tensor: Tensor, rows: Sequence[int]) -> Tensor:
+    """The named rows. An index of Python numbers would be copied to the device, and everything would wait for it."""
+    return torch.stack([tensor[row] for row in rows])
 
 
 def _pad_rotary(rotary: tuple[Tensor, Tensor], padding: int) -> tuple[Tensor, Tensor]:

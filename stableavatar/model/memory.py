@@ -8,6 +8,8 @@
 | `fp8` | everything, the transformer's layers stored in 8 bits; arithmetic stays in bfloat16 | nearly full |
 | `fp8_group_offload` | as `group_offload`, with half of the transfers | less |
 
+Group offloading keeps a pinned copy of the transformer in host memory.
+
 The first three give the same video. fp8 rounds the weights and gives a slightly different one, so `auto`, and the step
 down after running out of memory, never change between fp8 and not fp8.
 """
@@ -22,6 +24,7 @@ from accelerate.hooks import UserCpuOffloadHook, remove_hook_from_module
 from torch import nn
 
 from stableavatar.model.dit import StableAvatarTransformer
+from stableavatar.model.weights import dtype_of
 
 MODES = ("full", "model_offload", "group_offload", "fp8", "fp8_group_offload")
 RESIDENT = ("full", "fp8")  # everything stays on the device
@@ -106,8 +109,9 @@ def free_bytes(device: torch.device) -> int | None:
 
 
 def store_in_fp8(transformer: StableAvatarTransformer) -> None:
-    """Store the layers' weights in 8 bits and compute in bfloat16. Embedders, norms and the last layer stay in 16."""
-    transformer.to(torch.bfloat16)
+    """Store the layers' weights in 8 bits, compute in bfloat16. What needs more (norms, modulation, time) keeps it."""
+    for name, parameter in transformer.named_parameters():
+        parameter.data = parameter.data.to(dtype_of(transformer, name, parameter, torch.bfloat16))
     transformer.enable_layerwise_casting(storage_dtype=torch.float8_e4m3fn, compute_dtype=torch.bfloat16)
 
 

@@ -51,7 +51,9 @@ def decode_frames(vae: AutoencoderKLWan, latents_BCFHW: Tensor) -> Generator[Ten
     try:
         for index in range(latents_BCFHW.shape[2]):
             latent_BCFHW = latents_BCFHW[:, :, index : index + 1] * std + mean
-            yield _decode_latent(vae, latent_BCFHW, first=index == 0).clamp(-1, 1)
+            frames_BCVHW = _decode_latent(vae, latent_BCFHW, first=index == 0)
+            # Clamping would turn infinity into white; NaN survives it, and is found where the frames are used.
+            yield frames_BCVHW.masked_fill(frames_BCVHW.isinf(), torch.nan).clamp(-1, 1)
     finally:
         vae.clear_cache()
 

@@ -107,7 +107,7 @@ def matched(component: Component, network: nn.Module, published: Tensors, path: 
     return found
 
 
-def _some(names: list[str], most: int = 5) -> str:
+def _some(names: list[str], most: int = 50) -> str:
     return ", ".join(names[:most]) + (", ..." if len(names) > most else "")
 
 
@@ -128,14 +128,14 @@ def _fill(
             continue
         if pages:
             pages.fetch(tensor)
-        moved = placed[id(tensor)] = tensor.to(device=device, dtype=_dtype_of(network, name, tensor, dtype))
+        moved = placed[id(tensor)] = tensor.to(device=device, dtype=dtype_of(network, name, tensor, dtype))
         if pages and moved.data_ptr() != tensor.data_ptr():
             pages.release(tensor)
     network.load_state_dict({name: placed[id(tensor)] for name, tensor in tensors.items()}, assign=True)
     return network.to(device)  # the tables
 
 
-def _dtype_of(network: nn.Module, name: str, tensor: Tensor, dtype: torch.dtype | None) -> torch.dtype:
+def dtype_of(network: nn.Module, name: str, tensor: Tensor, dtype: torch.dtype | None) -> torch.dtype:
     """The number type of one tensor. Norms, modulation and time embedding of diffusers' networks stay float32."""
     if dtype is None or not tensor.is_floating_point():
         return tensor.dtype

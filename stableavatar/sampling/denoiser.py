@@ -59,7 +59,7 @@ def guided_velocity(
         portrait_BCFHW = conditions.portrait_BCFHW[:, :, : latents_BCFHW.shape[2]]
         predicted = transformer(
             torch.cat([latents_BCFHW, portrait_BCFHW], dim=1).to(dtype).expand(num_rows, -1, -1, -1, -1),
-            timestep.to(latents_BCFHW.device).expand(num_rows),
+            timestep.expand(num_rows),
             rows.text_BTE,
             rows.image_BIE,
             conditions.audio[index].to(dtype).expand(rows.num_audio, -1, -1) if rows.num_audio else None,

@@ -42,13 +42,15 @@ def sample(
         on_window: called after each window of each step.
     """
     latents = noise_BCFHW
+    # Copied before the loop: within it the device waits for nothing.
+    timesteps = scheduler.timesteps.to(latents.device)
+    # In the first step all windows see pure noise: the later window simply replaces the earlier one.
+    fades = {True: torch.ones_like(ramp).to(latents.device), False: ramp.to(latents.device)}
     for step, timestep in enumerate(scheduler.timesteps):
-        # In the first step all windows see pure noise: the later window simply replaces the earlier one.
-        fade = torch.ones_like(ramp) if step == 0 else ramp
         total = torch.zeros_like(latents)
         for index, window in enumerate(windows):
-            part = velocity(latents[:, :, window.span], timestep, step, index)
-            weights = window.weights(fade).to(latents.device)[:, None, None]
+            part = velocity(latents[:, :, window.span], timesteps[step], step, index)
+            weights = window.weights(fades[step == 0])[:, None, None]
             total[:, :, window.span] = total[:, :, window.span] * (1 - weights) + part * weights
             on_window()
         latents = scheduler.step(total, timestep, latents, return_dict=False)[0]

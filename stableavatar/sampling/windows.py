@@ -33,8 +33,8 @@ class Window:
         A window that shares more than the ramp is long stays out of the frames before the ramp.
         """
         fade = ramp[: self.num_shared]
-        before = torch.zeros(self.num_shared - len(fade), dtype=ramp.dtype)
-        after = torch.ones(self.length - self.num_shared, dtype=ramp.dtype)
+        before = ramp.new_zeros(self.num_shared - len(fade))
+        after = ramp.new_ones(self.length - self.num_shared)
         return torch.cat([before, fade, after])
 
 
