@@ -91,6 +91,7 @@ def test_a_folder_of_weights_is_inspected_converted_and_used(
 def test_an_interrupted_run_on_a_terminal_ends_cleanly(manifest: str, tmp_path: Path) -> None:
     ours, theirs = pty.openpty()
     command = [sys.executable, "-m", "pipelines.cli", "render", manifest, "--output", f"{tmp_path}/out"]
+    command += ["--set", "num_steps=1000"]  # or it would be done before it is interrupted
     process = subprocess.Popen(command, stdout=theirs, stderr=theirs, stdin=theirs, start_new_session=True)
     os.close(theirs)
     shown = b""
