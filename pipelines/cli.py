@@ -124,7 +124,7 @@ def run_render(args: argparse.Namespace) -> int:
     except ClusterError as error:
         raise RunError(str(error)) from error
     except RayError as error:
-        raise RunError(f"Ray failed: {str(error).strip().splitlines()[-1]}") from error
+        raise RunError(f"Ray failed: {(str(error).strip() or type(error).__name__).splitlines()[-1]}") from error
     num_failed = print_failures(report.finished)
     console.print(tables.counts(len(report.finished) - num_failed, num_failed, report.num_done_before))
     console.print(

@@ -67,6 +67,16 @@ def test_converting_in_place_keeps_the_originals(tmp_path: Path) -> None:
     convert_folder(tmp_path, tmp_path)
 
 
+def test_a_damaged_result_is_made_again(tmp_path: Path) -> None:
+    write_folder(tmp_path, small())
+    convert_folder(tmp_path, tmp_path / "out")
+    made = tensor_path(COMPONENTS[0], small_preset(tmp_path / "out"))
+    good = made.read_bytes()
+    made.write_bytes(good[:100])
+    convert_folder(tmp_path, tmp_path / "out")
+    assert made.read_bytes() == good
+
+
 def test_safetensors_of_mixed_types(tmp_path: Path) -> None:
     tensors = {
         "odd": torch.arange(3, dtype=torch.uint8),

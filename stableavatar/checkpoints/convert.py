@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor
 
 from stableavatar.checkpoints import layout
@@ -52,7 +53,7 @@ def convert_folder(
         is_pickle = path.suffix in (".pt", ".pth", ".bin")
         target = out / (safetensors_name(path) if is_pickle else path)
         source = book.sha256(path) if is_pickle else ""
-        is_done = target.exists() and (not is_pickle or metadata_of(target).get(SOURCE) == source)
+        is_done = target.exists() and (not is_pickle or _source_of(target) == source)
         try:
             if not is_done:
                 target.parent.mkdir(parents=True, exist_ok=True)
@@ -77,6 +78,14 @@ def files_of(found: Layout) -> Iterator[Path]:
 def safetensors_name(path: Path) -> Path:
     """The name of a file once it is converted."""
     return path.with_name(layout.AUDIO_WEIGHTS[0]) if path.suffix == ".bin" else path.with_suffix(".safetensors")
+
+
+def _source_of(target: Path) -> str:
+    """The hash of the file that `target` was made from; nothing if it cannot be read, so that it is made again."""
+    try:
+        return metadata_of(target).get(SOURCE, "")
+    except (SafetensorError, OSError):
+        return ""
 
 
 def _appear(target: Path, path: Path, source: str) -> None:
