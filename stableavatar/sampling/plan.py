@@ -35,8 +35,13 @@ class Plan:
 
     def cut_speech(self, speech: np.ndarray) -> list[np.ndarray]:
         """The samples that drive each window, from those of the whole video: float32 [samples], 16 kHz mono."""
-        filled = np.pad(speech, (0, max(0, self.num_samples - len(speech))))
-        return [filled[span] for span in self.speech]
+        return [self._cut(speech, span) for span in self.speech]
+
+    def _cut(self, speech: np.ndarray, span: slice) -> np.ndarray:
+        """One window's samples, with silence only where it reaches past the end: the rest is not copied."""
+        part = speech[span]
+        num_missing = min(span.stop, self.num_samples) - span.start - len(part)
+        return np.pad(part, (0, num_missing)) if num_missing > 0 else part
 
 
 def plan_aligned(num_frames: int, window_latents: int, overlap: int) -> Plan:
