@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -87,12 +88,18 @@ def test_a_folder_of_weights_is_inspected_converted_and_used(
     assert main(["download", "7b", str(tmp_path)]) == 1
 
 
+def heed_interrupts() -> None:
+    """What a shell starts in the background is deaf to Ctrl-C, and so would be the program that the test starts."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @pytest.mark.slow
 def test_an_interrupted_run_on_a_terminal_ends_cleanly(manifest: str, tmp_path: Path) -> None:
     ours, theirs = pty.openpty()
     command = [sys.executable, "-m", "pipelines.cli", "render", manifest, "--output", f"{tmp_path}/out"]
     command += ["--set", "num_steps=1000"]  # or it would be done before it is interrupted
-    process = subprocess.Popen(command, stdout=theirs, stderr=theirs, stdin=theirs, start_new_session=True)
+    terminal: dict[str, Any] = {"stdin": theirs, "stdout": theirs, "stderr": theirs}
+    process = subprocess.Popen(command, start_new_session=True, preexec_fn=heed_interrupts, **terminal)
     os.close(theirs)
     shown = b""
     while b"1 running" not in shown:
