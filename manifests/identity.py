@@ -10,6 +10,7 @@ from typing import Any
 
 from manifests.schema import MANIFEST
 
+NOT_PART = ("id", "priority")  # of what a row is: when it is made does not change the video
 MAX_SAFE_ID = 80  # characters; with the hashes a file name stays far below the 255 bytes of any file system
 
 
@@ -18,7 +19,7 @@ def default_id(row: Mapping[str, Any]) -> str:
 
     Columns left empty do not count, so a manifest keeps its ids when the schema learns a new column.
     """
-    words = {c.name: row[c.name] for c in MANIFEST if c.name != "id" and row.get(c.name) is not None}
+    words = {c.name: row[c.name] for c in MANIFEST if c.name not in NOT_PART and row.get(c.name) is not None}
     return f"{_stem(words.get('portrait'))}_{_stem(words.get('audio'))}_{content_id(words)[:8]}"
 
 

@@ -176,6 +176,14 @@ MANIFEST: tuple[Column, ...] = (
         minimum=0,
         maximum=1_000_000,
     ),
+    Column(
+        name="priority",
+        type=WHOLE,
+        default="0",
+        meaning="rows with a higher one are made first; of equal ones the longest first",
+        minimum=-1000,
+        maximum=1000,
+    ),
 )
 
 _SHARED = {column.name: column for column in MANIFEST}
@@ -196,6 +204,14 @@ RESULT: tuple[Column, ...] = (
     _SHARED["separate_vocals"],
     _SHARED["start_s"],
     _SHARED["end_s"],
+    _SHARED["priority"],
+    Column(name="attempts", type=WHOLE, meaning="how often work on the row began, over all runs"),
+    Column(
+        name="gpu_s",
+        type=NUMBER,
+        unit="seconds",
+        meaning="time on a generator over all attempts, also those that were killed, as far as they wrote it down",
+    ),
     Column(name="num_frames", type=WHOLE, unit="video frames", meaning="length of the video"),
     Column(name="duration_s", type=NUMBER, unit="seconds", meaning="length of the sound that was used"),
     Column(name="num_windows", type=WHOLE, meaning="windows the video was made in"),

@@ -82,3 +82,8 @@ def test_file_stems_are_unique() -> None:
     ids = [*HOSTILE, "x", "a-b", "a b", "a/b", "x" * 5001, "x" * 80, "日本", "video"]
     assert len({file_stem(id, CONTENT) for id in set(ids)}) == len(set(ids))
     assert len({file_stem("same", content_id({"seed": seed})) for seed in range(1000)}) == 1000
+
+
+def test_when_a_row_is_made_is_not_part_of_its_id() -> None:
+    row = {"portrait": "a.png", "audio": "b.wav"}
+    assert default_id({**row, "priority": 5}) == default_id(row)

@@ -8,8 +8,8 @@ from manifests.schema import MANIFEST, NUMBER, RESERVED_NAMES, RESULT, WHOLE, Co
 
 def test_the_manifest_has_its_columns() -> None:
     optional = "id prompt negative_prompt width height seed num_steps text_scale audio_scale overlap"
-    sampling = "window_latents text_schedule audio_schedule mode blend scheduler guidance lora"
-    names = ["portrait", "audio", *optional.split(), *sampling.split(), "separate_vocals", "start_s", "end_s"]
+    sampling = "window_latents text_schedule audio_schedule mode blend scheduler guidance lora separate_vocals"
+    names = ["portrait", "audio", *optional.split(), *sampling.split(), "start_s", "end_s", "priority"]
     assert [c.name for c in MANIFEST] == names
     assert [c.name for c in MANIFEST if c.required] == ["portrait", "audio"]
 
