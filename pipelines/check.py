@@ -21,7 +21,7 @@ from stableavatar.units import FPS, frames_in
 from stableavatar.video.portrait import check_portrait, choose_size
 
 # Raise this when the same row and weights begin to give other pixels or sound: every row gets a new identity.
-RENDERER_VERSION = 1
+RENDERER_VERSION = 2
 
 SETTINGS = (*(name for name in CHOICES if name != "lora"), "width", "height", "start_s", "end_s", "separate_vocals")
 

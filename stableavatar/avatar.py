@@ -3,10 +3,12 @@
 Shapes: B batch, C channels, F latent frames, H W height and width, V video frames, A audio tokens, E encoder width.
 """
 
+import hashlib
+import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -14,29 +16,35 @@ from diffusers import AutoencoderKLWan
 from torch import Tensor
 from transformers import CLIPVisionModel, Wav2Vec2Model
 
-from stableavatar.errors import BrokenVideo, OutOfMemory
+from stableavatar.checkpoint import Checkpoint, NoCheckpoint
+from stableavatar.errors import OutOfMemory
 from stableavatar.model.attention import set_attention
 from stableavatar.model.conditions import audio_network, embed_image, embed_speech, image_network
 from stableavatar.model.dit import StableAvatarTransformer
 from stableavatar.model.lora import Lora, lora_applied, read_lora
 from stableavatar.model.memory import Memory, choose_mode, free_bytes
 from stableavatar.model.networks import IMAGE, TRANSFORMER, VAE
-from stableavatar.model.vae import decode_frames, encode_portrait
+from stableavatar.model.vae import encode_portrait
 from stableavatar.model.weights import empty_network, load_network
 from stableavatar.presets import Preset
 from stableavatar.reproducible import reproducible
 from stableavatar.sampling.denoiser import Conditions, guided_velocity
 from stableavatar.sampling.guidance import Weights, guidance_weights, native_weights, schedule_weights
 from stableavatar.sampling.plan import PLANS, Plan
-from stableavatar.sampling.sampler import draw_noise, sample
+from stableavatar.sampling.sampler import check_start, draw_noise, sample
 from stableavatar.sampling.scales import Scale
 from stableavatar.sampling.schedulers import SCHEDULERS
 from stableavatar.sampling.settings import Sampling
+from stableavatar.sampling.state import SamplerState, to_host
 from stableavatar.sampling.windows import RAMPS
-from stableavatar.units import PIXELS_PER_LATENT, latents_for
-from stableavatar.video.writer import VideoWriter
+from stableavatar.segments import write_video
+from stableavatar.units import PIXELS_PER_LATENT
 
 CPU_THREADS = 1  # a generator on a CPU shares it with the other stages
+NUM_PORTRAITS = 4  # encoded portraits that are kept on the device, some 8 MB each
+NO_CHECKPOINT = NoCheckpoint()
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,6 +73,8 @@ class VideoReport:
     """What making one video took."""
 
     num_windows: int
+    num_tries: int = 1  # 2 if memory ran out once
+    num_steps_resumed: int = 0  # window-steps that were not done, but found done by an earlier attempt
     sample_s: float
     decode_s: float  # decoding and encoding to H.264
     peak_device_bytes: int  # 0 without a GPU
@@ -80,6 +90,7 @@ class Avatar:
     transformer: StableAvatarTransformer
     vae: AutoencoderKLWan
     memory: Memory
+    portraits: dict[tuple[Any, ...], tuple[Tensor, Tensor]] = field(default_factory=dict, repr=False)  # encoded
 
     @classmethod
     def load(
@@ -136,47 +147,64 @@ class Avatar:
 
     @torch.inference_mode()
     def generate(
-        self, request: VideoRequest, path: str, *, on_progress: Callable[[int], None] = lambda _: None
+        self,
+        request: VideoRequest,
+        path: str,
+        *,
+        on_progress: Callable[[int], None] = lambda _: None,
+        checkpoint: Checkpoint = NO_CHECKPOINT,
     ) -> VideoReport:
         """Make one video and write it to `path`.
 
         Args:
             request: what to make it from.
-            path: the mp4 file to write.
-            on_progress: called with the number of window-steps that are newly done; a negative number takes back
-                those from before memory ran out and the video was started over.
+            path: the mp4 file to write. While it is made, its folder holds the finished segments too.
+            on_progress: called with the number of window-steps that are newly done; first with those that an earlier
+                attempt has done, if any. A negative number takes back those that were lost when memory ran out.
+            checkpoint: where an earlier attempt has left the video, and where this one leaves it.
 
         Raises:
             OutOfMemory: the device cannot hold this video.
             BrokenVideo: the model gave values that are not finite, or the file could not be written.
         """
-        progress = _Progress(on_progress)
-        try:
-            with reproducible(CPU_THREADS):
-                return self._make(request, path, progress)
-        except torch.OutOfMemoryError as error:
-            reason = str(error)
-        # Out here the error no longer holds the tensors that were made on the way to it.
-        if self.memory.lower():
-            progress.start_over()
+        course = _Course(on_progress, checkpoint)
+        for num_tries in (1, 2):
             try:
                 with reproducible(CPU_THREADS):
-                    return self._make(request, path, progress)
+                    return self._make(request, path, course, num_tries)
             except torch.OutOfMemoryError as error:
                 reason = str(error)
+            # Out here the error no longer holds the tensors that were made on the way to it.
+            self.portraits.clear()
+            if num_tries == 2 or not self.memory.lower():
+                break
         size = f"{request.width}x{request.height}"
         raise OutOfMemory(f"{self.device} has too little memory for a video of {size}: {reason}")
 
-    def _make(self, request: VideoRequest, path: str, progress: "_Progress") -> VideoReport:
+    def _make(self, request: VideoRequest, path: str, course: "_Course", num_tries: int) -> VideoReport:
         _reset_peak(self.device)
         plan = self._plan(request)
         started = time.monotonic()
         with lora_applied(self.transformer, request.loras):
-            latents = self._sample(request, plan, progress.advance)
+            latents = self._sample(request, plan, course)
         sampled = time.monotonic()
-        self._write(latents, request, path)
+        write_video(
+            self.vae,
+            latents,
+            path,
+            width=request.width,
+            height=request.height,
+            num_frames=request.num_frames,
+            sound_path=request.sound_path,
+            checkpoint=course.checkpoint,
+            on_latent=lambda: course.offer(
+                lambda: SamplerState(step=request.num_steps, latents_BCFHW=to_host(latents))
+            ),
+        )
         return VideoReport(
             num_windows=len(plan.windows),
+            num_tries=num_tries,
+            num_steps_resumed=course.num_resumed,
             sample_s=sampled - started,
             decode_s=time.monotonic() - sampled,
             peak_device_bytes=_peak(self.device),
@@ -186,47 +214,63 @@ class Avatar:
         window_latents = request.sampling.window_latents or self.preset.window_latents
         return PLANS[request.sampling.mode](request.num_frames, window_latents, request.overlap)
 
-    def _sample(self, request: VideoRequest, plan: Plan, on_window: Callable[[], None]) -> Tensor:
-        height, width = request.height // PIXELS_PER_LATENT, request.width // PIXELS_PER_LATENT
-        noise = draw_noise((1, self.vae.config.z_dim, plan.num_latents, height, width), request.seed)
+    def _sample(self, request: VideoRequest, plan: Plan, course: "_Course") -> Tensor:
+        scheduler = SCHEDULERS[request.sampling.scheduler](request.num_steps, self.preset.shift)
+        start = [self._start(request, plan, scheduler, course.checkpoint)]
+        course.begin(start[0].num_done(len(plan.windows)))
+        if start[0].step == request.num_steps:
+            return start[0].latents_BCFHW.to(self.device)
         conditions = self._conditions(request, plan)
         return sample(
             guided_velocity(self.transformer, conditions, step_weights(request), plan.window_latents),
-            noise.to(self.device),
+            start.pop(),  # so that nobody holds the noise while the video is made
             plan.windows,
             RAMPS[request.sampling.blend](request.overlap),
-            SCHEDULERS[request.sampling.scheduler](request.num_steps, self.preset.shift),
-            on_window,
+            scheduler,
+            self.device,
+            course.advance,
         )
 
+    def _start(self, request: VideoRequest, plan: Plan, scheduler: Any, checkpoint: Checkpoint) -> SamplerState:
+        """Where an earlier attempt has left the video, or its noise."""
+        height, width = request.height // PIXELS_PER_LATENT, request.width // PIXELS_PER_LATENT
+        shape = (1, self.vae.config.z_dim, plan.num_latents, height, width)
+        path = checkpoint.state()
+        if path is not None:
+            try:
+                state = SamplerState.read(path)
+                check_start(state, shape, plan.windows, scheduler)
+                return state
+            except ValueError as error:
+                logger.warning("a video starts over: %s", error)
+        return SamplerState(latents_BCFHW=draw_noise(shape, request.seed))
+
     def _conditions(self, request: VideoRequest, plan: Plan) -> Conditions:
-        portrait = torch.from_numpy(request.portrait_HWC.copy()).to(self.device)
-        portrait_BCHW = (portrait.permute(2, 0, 1)[None].float() / 127.5 - 1).contiguous()
         prompts = [torch.from_numpy(np.array(e)) for e in (request.prompt_embeds, request.negative_prompt_embeds)]
+        portrait_BCFHW, image_BIE = self._portrait(request.portrait_HWC, plan.window_latents)
         return Conditions(
-            portrait_BCFHW=encode_portrait(self.vae, portrait_BCHW, plan.window_latents),
-            image_BIE=embed_image(self.image_encoder, portrait_BCHW),
+            portrait_BCFHW=portrait_BCFHW,
+            image_BIE=image_BIE,
             text_BTE=torch.nn.utils.rnn.pad_sequence(prompts, batch_first=True).to(self.device),
             audio=[embed_speech(self.audio_encoder, speech) for speech in plan.cut_speech(request.speech)],
         )
 
-    def _write(self, latents: Tensor, request: VideoRequest, path: str) -> None:
-        with VideoWriter(
-            path,
-            width=request.width,
-            height=request.height,
-            num_frames=request.num_frames,
-            sound_path=request.sound_path,
-        ) as writer:
-            num_missing = request.num_frames
-            needed = latents_for(request.num_frames)  # the VAE is causal: what comes later changes nothing
-            for frames_BCVHW in decode_frames(self.vae, latents[:, :, :needed]):
-                pixels_VHWC = to_pixels(frames_BCVHW)
-                writer.write(pixels_VHWC)
-                num_missing -= len(pixels_VHWC)
-            # As the published code plans a video, up to three frames are not made: the last one is held.
-            for _ in range(num_missing):
-                writer.write(pixels_VHWC[-1:])
+    def _portrait(self, portrait_HWC: np.ndarray, window_latents: int) -> tuple[Tensor, Tensor]:
+        """The portrait as VAE and image encoder see it. The last few are kept: one portrait often has many rows."""
+        content = hashlib.sha256(np.ascontiguousarray(portrait_HWC).data).hexdigest()
+        key = (content, portrait_HWC.shape, window_latents)
+        found = self.portraits.pop(key, None)
+        if found is None:
+            portrait = torch.from_numpy(portrait_HWC.copy()).to(self.device)
+            portrait_BCHW = (portrait.permute(2, 0, 1)[None].float() / 127.5 - 1).contiguous()
+            image = encode_portrait(self.vae, portrait_BCHW, window_latents)
+            found = image, embed_image(self.image_encoder, portrait_BCHW)
+        else:
+            self.memory.rest()  # as after encoding
+        self.portraits[key] = found  # behind all others
+        for oldest in list(self.portraits)[:-NUM_PORTRAITS]:
+            del self.portraits[oldest]
+        return found
 
 
 def _fitting_mode(preset: Preset, device: str, dtype: torch.dtype) -> str:
@@ -238,20 +282,30 @@ def _fitting_mode(preset: Preset, device: str, dtype: torch.dtype) -> str:
     return choose_mode([image_encoder, empty_network(VAE, preset)], transformer, free)
 
 
-class _Progress:
-    """Counts window-steps, to take them back."""
+class _Course:
+    """How far a video has come: counts its window-steps for those who wait for it, and offers it to be kept."""
 
-    def __init__(self, on_progress: Callable[[int], None]):
+    def __init__(self, on_progress: Callable[[int], None], checkpoint: Checkpoint):
         self.on_progress = on_progress
+        self.checkpoint = checkpoint
         self.num_done = 0
+        self.num_resumed = 0
 
-    def advance(self) -> None:
+    def begin(self, num_done: int) -> None:
+        """A try begins, with that many window-steps done by others."""
+        if num_done != self.num_done:
+            self.on_progress(num_done - self.num_done)
+        self.num_done = self.num_resumed = num_done
+
+    def advance(self, snapshot: Callable[[], SamplerState]) -> None:
+        """One more is done."""
         self.num_done += 1
         self.on_progress(1)
+        self.offer(snapshot)
 
-    def start_over(self) -> None:
-        self.on_progress(-self.num_done)
-        self.num_done = 0
+    def offer(self, snapshot: Callable[[], SamplerState]) -> None:
+        """Here the video can be left."""
+        self.checkpoint.offer(self.num_done, snapshot)
 
 
 def step_weights(request: VideoRequest) -> Sequence[Weights]:
@@ -264,20 +318,6 @@ def step_weights(request: VideoRequest) -> Sequence[Weights]:
     if sampling.guidance == "native":
         return schedule_weights(native_weights, request.num_steps, sampling.native_audio, sampling.native_pair)
     return schedule_weights(guidance_weights, request.num_steps, request.text_scale, request.audio_scale)
-
-
-def to_pixels(frames_BCVHW: Tensor) -> np.ndarray:
-    """Frames in [-1, 1] as bytes: [1, 3, V, H, W] -> uint8 [V, H, W, 3].
-
-    Raises:
-        BrokenVideo: a value is not finite.
-    """
-    if not torch.isfinite(frames_BCVHW).all():
-        raise BrokenVideo(
-            "the model gave values that are not finite (NaN or infinite). Check its weights or use a wider number type."
-        )
-    pixels = ((frames_BCVHW[0].float() + 1) * 127.5).round().clamp(0, 255)
-    return pixels.permute(1, 2, 3, 0).to(torch.uint8).cpu().numpy()
 
 
 def _reset_peak(device: torch.device) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 from stableavatar.avatar import VideoReport, VideoRequest
 from stableavatar.model.lora import Lora
 from stableavatar.presets import Preset
-from stableavatar.video.writer import VideoWriter
+from tests.media import video_writer
 
 
 class NoiseAvatar:
@@ -23,7 +23,7 @@ class NoiseAvatar:
             raise RuntimeError("something nobody expected")
         noise = np.random.default_rng(request.seed)
         size = {"width": request.width, "height": request.height, "num_frames": request.num_frames}
-        with VideoWriter(path, sound_path=request.sound_path, **size) as writer:
+        with video_writer(path, sound_path=request.sound_path, **size) as writer:
             for _ in range(request.num_frames):
                 frame = noise.integers(0, 256, (1, request.height, request.width, 3), dtype=np.uint8)
                 writer.write(frame * (request.seed != 13))

@@ -1,9 +1,25 @@
 """Sounds and pictures that tests make for themselves."""
 
+import os
 import wave
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+
+from stableavatar.video.writer import PieceWriter, join
+
+
+@contextmanager
+def video_writer(path: str, *, num_frames: int, sound_path: str, **size: Any) -> Iterator[PieceWriter]:
+    """A video of one piece, with its sound: what is written becomes its frames."""
+    piece = f"{path}.piece"
+    with PieceWriter(piece, num_frames=num_frames, **size) as writer:
+        yield writer
+    join([(piece, num_frames)], sound_path, path)
+    os.remove(piece)
 
 
 def write_tone(path: Path, *, duration_s: float, sample_rate: int = 48_000, frequency_hz: float = 220.0) -> None:

@@ -12,6 +12,7 @@ from stableavatar.sampling.denoiser import Conditions, guided_velocity
 from stableavatar.sampling.guidance import Weights, guidance_weights, native_weights, schedule_weights
 from stableavatar.sampling.sampler import sample
 from stableavatar.sampling.schedulers import euler_scheduler
+from stableavatar.sampling.state import SamplerState
 from stableavatar.sampling.windows import plan_windows, uniform_ramp
 
 WINDOWS = plan_windows(7, 5, 2)
@@ -49,7 +50,9 @@ def run(transformer: StableAvatarTransformer, conditions: Conditions, weights: S
     noise = torch.randn(1, 16, 7, 4, 6, generator=torch.Generator().manual_seed(4))
     velocity = guided_velocity(transformer, conditions, weights, 5)
     with torch.inference_mode():
-        return sample(velocity, noise, WINDOWS, uniform_ramp(2), euler_scheduler(len(weights), 5.0))
+        return sample(
+            velocity, SamplerState(latents_BCFHW=noise), WINDOWS, uniform_ramp(2), euler_scheduler(len(weights), 5.0)
+        )
 
 
 def test_equals_three_predictions_written_out(transformer: Counted, conditions: Conditions) -> None:
@@ -64,7 +67,9 @@ def test_equals_three_predictions_written_out(transformer: Counted, conditions: 
 
     noise = torch.randn(1, 16, 7, 4, 6, generator=torch.Generator().manual_seed(4))
     with torch.inference_mode():
-        expected = sample(velocity, noise, WINDOWS, uniform_ramp(2), euler_scheduler(3, 5.0))
+        expected = sample(
+            velocity, SamplerState(latents_BCFHW=noise), WINDOWS, uniform_ramp(2), euler_scheduler(3, 5.0)
+        )
     assert torch.equal(run(transformer, conditions, schedule_weights(guidance_weights, 3, 3.0, 5.0)), expected)
 
 

@@ -27,6 +27,7 @@ from stableavatar.sampling.guidance import guidance_weights, schedule_weights
 from stableavatar.sampling.plan import PUBLISHED_SURPLUS, plan_published
 from stableavatar.sampling.sampler import sample
 from stableavatar.sampling.schedulers import euler_scheduler
+from stableavatar.sampling.state import SamplerState
 from stableavatar.sampling.windows import RAMPS
 from stableavatar.units import frames_of, latents_for
 
@@ -212,7 +213,7 @@ def run_sampler(name: str) -> Tensor:
         )
         return sample(
             guided_velocity(transformer(), conditions, weights, plan.window_latents),
-            case["initial_latents"],
+            SamplerState(latents_BCFHW=case["initial_latents"]),
             plan.windows,
             RAMPS[config["weighting"]](config["overlap"]),
             euler_scheduler(config["steps"], config["shift"]),

@@ -1,4 +1,5 @@
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import pytest
 import torch
@@ -6,9 +7,14 @@ from torch import Tensor
 
 from stableavatar.sampling.sampler import draw_noise, sample
 from stableavatar.sampling.schedulers import SCHEDULERS, euler_scheduler
+from stableavatar.sampling.state import SamplerState
 from stableavatar.sampling.windows import Window, plan_windows, uniform_ramp
 
 TARGET = torch.linspace(-1, 1, 12).view(1, 1, 12, 1, 1)
+
+
+def begin(noise: Tensor) -> SamplerState:
+    return SamplerState(latents_BCFHW=noise)
 
 
 @pytest.mark.parametrize("scheduler", SCHEDULERS)
@@ -22,7 +28,7 @@ def test_an_exact_model_gives_its_data_whatever_the_windows(scheduler: str, num_
         def velocity(x: Tensor, timestep: Tensor, _: int, index: int, windows: Sequence[Window] = windows) -> Tensor:
             return (x - TARGET[:, :, windows[index].span]) / (timestep / 1000)
 
-        latents = sample(velocity, noise, windows, uniform_ramp(overlap), SCHEDULERS[scheduler](num_steps, 5.0))
+        latents = sample(velocity, begin(noise), windows, uniform_ramp(overlap), SCHEDULERS[scheduler](num_steps, 5.0))
         torch.testing.assert_close(latents, TARGET.expand_as(noise), atol=1e-4, rtol=0)
 
 
@@ -37,7 +43,7 @@ def test_the_first_step_replaces_and_later_steps_blend() -> None:
 
         scheduler = euler_scheduler(num_steps, 5.0)
         steps = scheduler.sigmas.diff()
-        result = sample(velocity, noise, windows, uniform_ramp(2), scheduler).flatten()
+        result = sample(velocity, begin(noise), windows, uniform_ramp(2), scheduler).flatten()
         return [(result[3] / steps.sum()).item(), (result[4] / steps.sum()).item()]
 
     assert moved(1) == pytest.approx([1, 1])
@@ -52,7 +58,8 @@ def test_every_window_of_every_step_is_asked_for() -> None:
         asked.append((step, index))
         return latents
 
-    sample(velocity, torch.zeros(1, 1, 8, 1, 1), plan_windows(8, 5, 2), uniform_ramp(2), euler_scheduler(3, 5.0))
+    start = begin(torch.zeros(1, 1, 8, 1, 1))
+    sample(velocity, start, plan_windows(8, 5, 2), uniform_ramp(2), euler_scheduler(3, 5.0))
     assert asked == [(step, index) for step in range(3) for index in range(2)]
 
 
@@ -61,11 +68,11 @@ def test_progress_counts_every_window_of_every_step() -> None:
     windows = plan_windows(20, 5, 2)
     sample(
         lambda x, t, s, n: x,
-        torch.zeros(1, 1, 20, 1, 1),
+        begin(torch.zeros(1, 1, 20, 1, 1)),
         windows,
         uniform_ramp(2),
         euler_scheduler(3, 5.0),
-        lambda: calls.append(1),
+        on_window=lambda _: calls.append(1),
     )
     assert len(calls) == 3 * len(windows)
 
@@ -73,3 +80,53 @@ def test_progress_counts_every_window_of_every_step() -> None:
 def test_noise_depends_on_the_seed_alone() -> None:
     torch.testing.assert_close(draw_noise((4,), 7), draw_noise((4,), 7), rtol=0, atol=0)
     assert not torch.equal(draw_noise((4,), 7), draw_noise((4,), 8))
+
+
+def curved(x: Tensor, timestep: Tensor, step: int, index: int) -> Tensor:
+    """A velocity that no scheduler follows exactly, different in every window."""
+    return torch.sin(3 * x + index) - 0.1 * step * x
+
+
+@pytest.mark.parametrize("scheduler", SCHEDULERS)
+def test_going_on_from_any_point_gives_the_same_latents_bit_for_bit(scheduler: str, tmp_path: Path) -> None:
+    noise, windows, ramp = draw_noise((1, 4, 12, 2, 2), seed=1), plan_windows(12, 5, 2), uniform_ramp(2)
+    points: list[str] = []
+
+    def keep(snapshot: Callable[[], SamplerState]) -> None:
+        points.append(f"{tmp_path}/{len(points)}")
+        snapshot().write(points[-1])
+
+    expected = sample(curved, begin(noise), windows, ramp, SCHEDULERS[scheduler](4, 5.0), on_window=keep)
+    for num_done, point in enumerate(points, 1):
+        asked: list[tuple[int, int]] = []
+
+        def velocity(x: Tensor, t: Tensor, step: int, index: int, asked: list[tuple[int, int]] = asked) -> Tensor:
+            asked.append((step, index))
+            return curved(x, t, step, index)
+
+        start = SamplerState.read(point)
+        assert start.num_done(len(windows)) == num_done
+        again = sample(velocity, start, windows, ramp, SCHEDULERS[scheduler](4, 5.0))
+        assert torch.equal(again, expected)
+        assert len(asked) == 4 * len(windows) - num_done  # nothing is done twice
+
+
+def test_a_snapshot_no_longer_changes() -> None:
+    windows, ramp = plan_windows(12, 5, 2), uniform_ramp(2)
+    snapshots: list[SamplerState] = []
+    noise = draw_noise((1, 4, 12, 2, 2), seed=1)
+    expected = sample(
+        curved, begin(noise), windows, ramp, SCHEDULERS["unipc"](3, 5.0), on_window=lambda s: snapshots.append(s())
+    )
+    for snapshot in snapshots:
+        assert torch.equal(sample(curved, snapshot, windows, ramp, SCHEDULERS["unipc"](3, 5.0)), expected)
+
+
+def test_a_snapshot_is_no_larger_than_it_need_be() -> None:
+    windows = plan_windows(12, 5, 2)
+    snapshots: list[SamplerState] = []
+    start = begin(draw_noise((1, 4, 12, 2, 2), seed=1))
+    sample(curved, start, windows, uniform_ramp(2), euler_scheduler(2, 5.0), on_window=lambda s: snapshots.append(s()))
+    totals = [0 if s.total_BCFHW is None else s.total_BCFHW.shape[2] for s in snapshots]
+    assert totals == [*(window.span.stop for window in windows[:-1]), 0] * 2
+    assert snapshots[-1].scheduler == {}

@@ -1,11 +1,14 @@
+import math
 from contextlib import closing
+from dataclasses import replace
 
 import pytest
 import torch
 from diffusers import AutoencoderKLWan
 
-from stableavatar.model.vae import decode_frames, encode_portrait, encode_video
-from stableavatar.model.weights import random_network
+from stableavatar.model.networks import VAE
+from stableavatar.model.vae import decode_frames, encode_portrait, encode_video, warm_up_latents
+from stableavatar.model.weights import empty_network, random_network
 from stableavatar.presets import tiny
 
 
@@ -22,6 +25,27 @@ def test_streaming_equals_decoding_the_whole_video(vae: AutoencoderKLWan) -> Non
     with torch.inference_mode():
         whole = vae.decode(latents * std + mean).sample
     assert torch.equal(torch.cat(chunks, dim=2), whole)
+
+
+def test_frames_behind_the_warm_up_are_those_of_decoding_from_the_start(
+    vae: AutoencoderKLWan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    num_latents = warm_up_latents(vae) + 6
+    latents = torch.randn(1, 16, num_latents, 2, 2, generator=torch.Generator().manual_seed(0))
+    expected = list(decode_frames(vae, latents))
+    for first in (0, 1, 5, num_latents - 2):
+        found = list(decode_frames(vae, latents, first))
+        assert len(found) == num_latents - first
+        assert all(torch.equal(ours, theirs) for ours, theirs in zip(found, expected[first:], strict=True))
+    # One latent frame fewer would not do.
+    monkeypatch.setattr("stableavatar.model.vae.warm_up_latents", lambda _: warm_up_latents(vae) - 1)
+    assert not torch.equal(next(decode_frames(vae, latents, num_latents - 2)), expected[-2])
+
+
+def test_the_warm_up_of_the_published_decoder() -> None:
+    """In latent frames: 24 at their own rate, 14 at twice and 26 at four times the rate."""
+    published = replace(tiny(), vae={})
+    assert warm_up_latents(empty_network(VAE, published)) == 38 == math.ceil(24 + 14 / 2 + 26 / 4)
 
 
 def test_infinite_values_do_not_become_white(vae: AutoencoderKLWan, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,8 +10,7 @@ import pytest
 from stableavatar.audio.decode import encode_sound
 from stableavatar.errors import BrokenVideo
 from stableavatar.video.quality import VideoQuality, check_contract, measure_video
-from stableavatar.video.writer import VideoWriter
-from tests.media import write_tone
+from tests.media import video_writer, write_tone
 
 SIZE = 128  # pixels a side
 
@@ -27,7 +26,7 @@ def measure(folder: Path, frames: Iterable[np.ndarray]) -> VideoQuality:
     frames_VHWC = np.stack(list(frames))
     write_tone(folder / "tone.wav", duration_s=1.0)
     encode_sound(str(folder / "tone.wav"), str(folder / "tone.m4a"), duration_s=len(frames_VHWC) / 25)
-    with VideoWriter(
+    with video_writer(
         str(folder / "a.mp4"), width=SIZE, height=SIZE, num_frames=len(frames_VHWC), sound_path=str(folder / "tone.m4a")
     ) as writer:
         writer.write(frames_VHWC)

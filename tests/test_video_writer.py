@@ -13,7 +13,8 @@ from stableavatar.audio.decode import encode_sound
 from stableavatar.errors import BrokenVideo
 from stableavatar.units import FPS
 from stableavatar.video.quality import check_contract, measure_video
-from stableavatar.video.writer import VideoWriter
+from stableavatar.video.writer import PieceWriter, is_piece, join
+from tests.media import video_writer
 
 SIZE = 64  # pixels a side
 RATE = 48_000
@@ -38,7 +39,7 @@ def write_video(
     """A video of noise or of one colour, given in pieces of four and with a few frames too many. Its sound."""
     sound, track = write_sound(path.parent, num_frames, rate)
     random = np.random.default_rng(2)
-    with VideoWriter(str(path), width=SIZE, height=SIZE, num_frames=num_frames, sound_path=track) as writer:
+    with video_writer(str(path), width=SIZE, height=SIZE, num_frames=num_frames, sound_path=track) as writer:
         for _ in range(num_frames // 4 + 1):
             frames_VHWC = random.integers(0, 256, (4, SIZE, SIZE, 3), np.uint8)
             writer.write(np.full_like(frames_VHWC, colour) if colour else frames_VHWC)
@@ -113,7 +114,7 @@ def test_too_few_frames_leave_no_file(tmp_path: Path) -> None:
     _, track = write_sound(tmp_path, 5)
     with (
         pytest.raises(BrokenVideo, match="only 2 of 5 frames"),
-        VideoWriter(str(tmp_path / "a.mp4"), width=SIZE, height=SIZE, num_frames=5, sound_path=track) as writer,
+        video_writer(str(tmp_path / "a.mp4"), width=SIZE, height=SIZE, num_frames=5, sound_path=track) as writer,
     ):
         writer.write(np.zeros((2, SIZE, SIZE, 3), np.uint8))
     assert not (tmp_path / "a.mp4").exists()
@@ -124,7 +125,7 @@ def test_an_error_in_the_block_leaves_no_file_no_process_and_no_pipe(tmp_path: P
     open_files = len(os.listdir("/proc/self/fd"))
     with (  # noqa: PT012
         pytest.raises(RuntimeError, match="no more"),
-        VideoWriter(str(tmp_path / "a.mp4"), width=SIZE, height=SIZE, num_frames=200, sound_path=track) as writer,
+        video_writer(str(tmp_path / "a.mp4"), width=SIZE, height=SIZE, num_frames=200, sound_path=track) as writer,
     ):
         writer.write(np.zeros((100, SIZE, SIZE, 3), np.uint8))
         raise RuntimeError("no more")
@@ -140,25 +141,83 @@ def ffmpeg_children() -> list[str]:
     return [state for state in states if mine in state and "ffmpeg" in state]
 
 
-@pytest.mark.parametrize("num_frames", [1, 2000])  # ffmpeg's end is seen when closing, and when writing
-def test_what_ffmpeg_says_is_told(tmp_path: Path, num_frames: int) -> None:
+def test_what_ffmpeg_says_of_the_sound_is_told(tmp_path: Path) -> None:
     (tmp_path / "broken.m4a").write_bytes(b"no sound")
-    writer = VideoWriter(
-        str(tmp_path / "a.mp4"), width=SIZE, height=SIZE, num_frames=num_frames, sound_path=str(tmp_path / "broken.m4a")
-    )
-    with pytest.raises(BrokenVideo, match="Invalid data found"), writer:
-        writer.write(np.zeros((num_frames, SIZE, SIZE, 3), np.uint8))
-    assert not (tmp_path / "a.mp4").exists()
+    write_piece(tmp_path / "a.mp4", noise(1))
+    with pytest.raises(BrokenVideo, match="Invalid data found"):
+        join([(str(tmp_path / "a.mp4"), 1)], str(tmp_path / "broken.m4a"), str(tmp_path / "video.mp4"))
+    assert not (tmp_path / "video.mp4").exists()
 
 
-def test_an_unwritable_place_is_told(tmp_path: Path) -> None:
-    _, track = write_sound(tmp_path, 1)
+@pytest.mark.parametrize("num_frames", [1, 2000])  # ffmpeg's end is seen when closing, and when writing
+def test_an_unwritable_place_is_told(tmp_path: Path, num_frames: int) -> None:
     path = str(tmp_path / "nowhere" / "a.mp4")
     with (
         pytest.raises(BrokenVideo, match="No such file or directory"),
-        VideoWriter(path, width=SIZE, height=SIZE, num_frames=1, sound_path=track) as writer,
+        PieceWriter(path, width=SIZE, height=SIZE, num_frames=num_frames) as writer,
     ):
-        writer.write(np.zeros((1, SIZE, SIZE, 3), np.uint8))
+        writer.write(np.zeros((num_frames, SIZE, SIZE, 3), np.uint8))
+
+
+def noise(num_frames: int) -> np.ndarray:
+    return np.random.default_rng(4).integers(0, 256, (num_frames, SIZE, SIZE, 3), np.uint8)
+
+
+def write_piece(path: Path, frames_VHWC: np.ndarray, origin: str = "") -> None:
+    with PieceWriter(str(path), width=SIZE, height=SIZE, num_frames=len(frames_VHWC), origin=origin) as writer:
+        writer.write(frames_VHWC)
+
+
+def frame_hashes(path: Path) -> list[str]:
+    """By ffmpeg, one for each frame of the picture."""
+    command = [imageio_ffmpeg.get_ffmpeg_exe(), "-v", "warning", "-i", str(path), "-map", "0:v", "-f", "framehash", "-"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert not done.stderr
+    return [line.split()[-1] for line in done.stdout.splitlines() if not line.startswith("#")]
+
+
+# Each cut is a piece's first frame; pieces of one or two frames hold back fewer than others.
+@pytest.mark.parametrize("cuts", [[], [25], [1], [49], [48], [1, 2, 4, 9, 11, 40], [13, 26]])
+def test_pieces_are_joined_frame_for_frame(tmp_path: Path, cuts: list[int]) -> None:
+    num_frames, track = 50, write_sound(tmp_path, 50)[1]
+    parts = np.split(noise(num_frames), cuts)
+    paths = [tmp_path / f"it's {index}.mp4" for index in range(len(parts))]
+    for path, part in zip(paths, parts, strict=True):
+        write_piece(path, part)
+    video = tmp_path / "video.mp4"
+    join([(str(path), len(part)) for path, part in zip(paths, parts, strict=True)], track, str(video))
+    check_contract(measure_video(str(video)), num_frames=num_frames, width=SIZE, height=SIZE)
+    assert frame_hashes(video) == [frame for path in paths for frame in frame_hashes(path)]
+    with av.open(str(video)) as container:
+        assert [frame.time for frame in container.decode(video=0)] == [n / FPS for n in range(num_frames)]
+    with av.open(str(video)) as container:
+        packets = [packet for packet in container.demux(video=0) if packet.size]
+        assert np.diff([packet.dts for packet in packets if packet.dts is not None]).tolist() == [512] * (
+            num_frames - 1
+        )
+        assert sum(packet.is_keyframe for packet in packets) == len(parts)
+
+
+def test_the_sound_of_a_joined_video_is_in_sync_behind_the_joints(tmp_path: Path) -> None:
+    sound, track = write_sound(tmp_path, 50)
+    parts = np.split(noise(50), [16, 33])
+    for index, part in enumerate(parts):
+        write_piece(tmp_path / str(index), part)
+    video = tmp_path / "video.mp4"
+    join([(str(tmp_path / str(index)), len(part)) for index, part in enumerate(parts)], track, str(video))
+    for found in (decode_with_pyav(video), decode_with_ffmpeg(video)):
+        assert abs(lag_samples(found[-RATE:], sound[-RATE:])) < RATE // 1000
+
+
+def test_a_piece_is_known_by_its_word_and_its_frames(tmp_path: Path) -> None:
+    path = tmp_path / "piece"
+    write_piece(path, noise(9), origin="a1b2")
+    assert is_piece(str(path), num_frames=9, origin="a1b2")
+    assert not is_piece(str(path), num_frames=8, origin="a1b2")
+    assert not is_piece(str(path), num_frames=9, origin="a1b3")
+    path.write_bytes(path.read_bytes()[:-100])
+    assert not is_piece(str(path), num_frames=9, origin="a1b2")
+    assert not is_piece(str(tmp_path / "nothing"), num_frames=9, origin="a1b2")
 
 
 @pytest.mark.parametrize(
@@ -168,21 +227,21 @@ def test_other_frames_are_refused(tmp_path: Path, frames: np.ndarray) -> None:
     _, track = write_sound(tmp_path, 1)
     with (
         pytest.raises(ValueError, match="wanted uint8"),
-        VideoWriter(str(tmp_path / "a.mp4"), width=SIZE, height=SIZE, num_frames=1, sound_path=track) as writer,
+        video_writer(str(tmp_path / "a.mp4"), width=SIZE, height=SIZE, num_frames=1, sound_path=track) as writer,
     ):
         writer.write(frames)
 
 
 def test_odd_sizes_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="even"):
-        VideoWriter(str(tmp_path / "a.mp4"), width=63, height=64, num_frames=1, sound_path="")
+        video_writer(str(tmp_path / "a.mp4"), width=63, height=64, num_frames=1, sound_path="")
 
 
 def peak_kib(path: Path, num_frames: int, track: str) -> int:
     """The most memory we hold while a video is written and measured, a second of frames at a time."""
     frames_VHWC = np.random.default_rng(3).integers(0, 256, (FPS, SIZE, SIZE, 3), np.uint8)
     Path("/proc/self/clear_refs").write_text("5")  # forget the earlier peak
-    with VideoWriter(str(path), width=SIZE, height=SIZE, num_frames=num_frames, sound_path=track) as writer:
+    with video_writer(str(path), width=SIZE, height=SIZE, num_frames=num_frames, sound_path=track) as writer:
         for _ in range(num_frames // FPS):
             writer.write(frames_VHWC)
     assert measure_video(str(path)).num_frames == num_frames

@@ -71,6 +71,12 @@ class Memory:
         self._place()
         return True
 
+    def rest(self) -> None:
+        """Send the networks that take turns back to host memory, as the next one would that is called before them."""
+        if self.mode not in RESIDENT:
+            for network in self.networks:
+                network.to("cpu")
+
     def _place(self) -> None:
         for network in self.all:
             remove_hook_from_module(network)

@@ -3,12 +3,14 @@
 Shapes: B batch, C channels (3 colours or 16 latents), F latent frames, V video frames, H W height and width.
 """
 
+import math
 from collections.abc import Generator
+from fractions import Fraction
 
 import torch
 from diffusers import AutoencoderKLWan
 from diffusers.utils.accelerate_utils import apply_forward_hook
-from torch import Tensor
+from torch import Tensor, nn
 
 from stableavatar.units import frames_of
 
@@ -40,22 +42,39 @@ def add_mask(latents_BCFHW: Tensor) -> Tensor:
 
 
 @torch.inference_mode()
-def decode_frames(vae: AutoencoderKLWan, latents_BCFHW: Tensor) -> Generator[Tensor]:
-    """Decode normalised latents one latent frame at a time.
+def decode_frames(vae: AutoencoderKLWan, latents_BCFHW: Tensor, first: int = 0) -> Generator[Tensor]:
+    """Decode normalised latents one latent frame at a time, from the latent frame `first` on.
 
-    Yields video frames in [-1, 1], [B, 3, V, 8H, 8W] with V = 1 for the first latent frame and 4 for each other one:
-    exactly what decoding the whole video gives, because the VAE is causal and its feature caches are kept.
+    Yields video frames in [-1, 1], [B, 3, V, 8H, 8W] with V = 1 for the first latent frame of the video and 4 for each
+    other one: exactly what decoding the whole video gives, because the VAE is causal and its feature caches are kept.
     """
     mean, std = _statistics(vae, latents_BCFHW)
+    start = max(0, first - warm_up_latents(vae))
     vae.clear_cache()
     try:
-        for index in range(latents_BCFHW.shape[2]):
+        for index in range(start, latents_BCFHW.shape[2]):
             latent_BCFHW = latents_BCFHW[:, :, index : index + 1] * std + mean
-            frames_BCVHW = _decode_latent(vae, latent_BCFHW, first=index == 0)
-            # Clamping would turn infinity into white; NaN survives it, and is found where the frames are used.
-            yield frames_BCVHW.masked_fill(frames_BCVHW.isinf(), torch.nan).clamp(-1, 1)
+            frames_BCVHW = _decode_latent(vae, latent_BCFHW, first=index == start)
+            if index >= first:
+                # Clamping would turn infinity into white; NaN survives it, and is found where the frames are used.
+                yield frames_BCVHW.masked_fill(frames_BCVHW.isinf(), torch.nan).clamp(-1, 1)
     finally:
         vae.clear_cache()
+
+
+def warm_up_latents(vae: AutoencoderKLWan) -> int:
+    """Latent frames that the decoder must have seen before one, for its caches to hold what they would from the start.
+
+    A causal convolution over k frames looks back k - 1 frames of its own rate, which doubles with each upsampling in
+    time. All of them stand in line: 37.5 latent frames in Wan's decoder.
+    """
+    seen, rate = Fraction(), 1
+    for name, module in vae.decoder.named_modules():  # in the order in which they work
+        if isinstance(module, nn.Conv3d):
+            seen += Fraction(module.kernel_size[0] - 1, rate)
+        if name.endswith(".time_conv"):
+            rate *= 2  # it makes two frames of one
+    return math.ceil(seen)
 
 
 @apply_forward_hook  # a VAE that waits in host memory comes to the device, as for its own methods

@@ -7,15 +7,21 @@ Shapes: B batch, C channels, F latent frames, H W latent height and width.
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from stableavatar.sampling.schedulers import gathered, is_of_its_kind, restore
+from stableavatar.sampling.state import SamplerState, to_host
 from stableavatar.sampling.windows import Window
 
 # (latents of a window [B, C, F, H, W], timestep [], step, index of the window) -> velocity, of the latents' shape
 Velocity = Callable[[Tensor, Tensor, int, int], Tensor]
+
+# Is given what makes a snapshot in host memory, to be called at once if at all.
+OnWindow = Callable[[Callable[[], SamplerState]], None]
 
 
 def draw_noise(shape: Sequence[int], seed: int) -> Tensor:
@@ -25,33 +31,81 @@ def draw_noise(shape: Sequence[int], seed: int) -> Tensor:
 
 def sample(
     velocity: Velocity,
-    noise_BCFHW: Tensor,
+    start: SamplerState,
     windows: Sequence[Window],
     ramp: Tensor,
     scheduler: Any,
-    on_window: Callable[[], None] = lambda: None,
+    device: torch.device | str = "cpu",
+    on_window: OnWindow = lambda _: None,
 ) -> Tensor:
-    """Turn noise into latents, [B, C, F, H, W].
+    """Turn noise into latents, [B, C, F, H, W] on the device.
 
     Args:
         velocity: the guided model.
-        noise_BCFHW: noise over all latent frames of the video.
+        start: where to start: noise over all latent frames of the video, or the snapshot of an earlier attempt, which
+            gives the same latents bit for bit.
         windows: cover all latent frames, in order.
         ramp: weights of a later window over the latent frames that it shares with earlier ones.
-        scheduler: one of diffusers', with its time steps set; it steps once for the whole video.
+        scheduler: one of diffusers', new, with its time steps set; it steps once for the whole video.
+        device: where the arithmetic is done.
         on_window: called after each window of each step.
     """
-    latents = noise_BCFHW
+    latents = start.latents_BCFHW.to(device)
+    total = _continued(start.total_BCFHW, latents)
+    restore(scheduler, start.scheduler, device)
+    num_steps, num_done = len(scheduler.timesteps), start.num_done(len(windows))
+    del start  # its tensors need not be held while the video is made
     # Copied before the loop: within it the device waits for nothing.
-    timesteps = scheduler.timesteps.to(latents.device)
+    timesteps = scheduler.timesteps.to(device)
     # In the first step all windows see pure noise: the later window simply replaces the earlier one.
-    fades = {True: torch.ones_like(ramp).to(latents.device), False: ramp.to(latents.device)}
-    for step, timestep in enumerate(scheduler.timesteps):
-        total = torch.zeros_like(latents)
-        for index, window in enumerate(windows):
-            part = velocity(latents[:, :, window.span], timesteps[step], step, index)
-            weights = window.weights(fades[step == 0])[:, None, None]
-            total[:, :, window.span] = total[:, :, window.span] * (1 - weights) + part * weights
-            on_window()
-        latents = scheduler.step(total, timestep, latents, return_dict=False)[0]
+    fades = {True: torch.ones_like(ramp).to(device), False: ramp.to(device)}
+    for place in range(num_done, num_steps * len(windows)):
+        step, index = divmod(place, len(windows))
+        span = windows[index].span
+        part = velocity(latents[:, :, span], timesteps[step], step, index)
+        weights = windows[index].weights(fades[step == 0])[:, None, None]
+        total[:, :, span] = total[:, :, span] * (1 - weights) + part * weights
+        if index == len(windows) - 1:
+            latents = scheduler.step(total, scheduler.timesteps[step], latents, return_dict=False)[0]
+            total = torch.zeros_like(latents)
+        on_window(partial(_snapshot, place + 1, windows, latents, total, scheduler))
     return latents
+
+
+def check_start(start: SamplerState, shape: Sequence[int], windows: Sequence[Window], scheduler: Any) -> None:
+    """Raises ValueError if the state is not of a video of that shape, in these windows and with such a scheduler."""
+    num_steps = len(scheduler.timesteps)
+    num_latents = windows[start.num_windows - 1].span.stop if start.num_windows in range(1, len(windows)) else 0
+    total = start.total_BCFHW
+    fits = (
+        start.step in range(num_steps + 1)
+        and start.num_windows in range(len(windows) if start.step < num_steps else 1)
+        and is_of_its_kind(scheduler, start.scheduler)
+        and _is(start.latents_BCFHW, shape)
+        and (_is(total, (*shape[:2], num_latents, *shape[3:])) if num_latents else total is None)
+    )
+    if not fits:
+        raise ValueError(f"the state after {start.step} steps and {start.num_windows} windows is of another video")
+
+
+def _is(tensor: Any, shape: Sequence[int]) -> bool:
+    return isinstance(tensor, Tensor) and tensor.dtype == torch.float32 and tensor.shape == tuple(shape)
+
+
+def _continued(saved: Tensor | None, latents: Tensor) -> Tensor:
+    """The blended velocities of a step, whose first frames may be there already."""
+    total = torch.zeros_like(latents)
+    if saved is not None:
+        total[:, :, : saved.shape[2]] = saved.to(latents.device)
+    return total
+
+
+def _snapshot(num_done: int, windows: Sequence[Window], latents: Tensor, total: Tensor, scheduler: Any) -> SamplerState:
+    step, index = divmod(num_done, len(windows))
+    return SamplerState(
+        step=step,
+        num_windows=index,
+        latents_BCFHW=to_host(latents),
+        total_BCFHW=to_host(total, windows[index - 1].span.stop) if index else None,
+        scheduler=gathered(scheduler) if step < len(scheduler.timesteps) else {},  # behind the end nobody asks
+    )

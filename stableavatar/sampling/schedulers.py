@@ -6,7 +6,14 @@ Euler's schedule applies the shift twice, as the published one does; the other t
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from diffusers import DPMSolverMultistepScheduler, FlowMatchEulerDiscreteScheduler, UniPCMultistepScheduler
+from torch import Tensor
+
+from stableavatar.sampling.state import to_host
+
+# What changes in them from step to step. Their schedule does not.
+_GATHERED = ("_step_index", "lower_order_nums", "this_order", "last_sample", "model_outputs", "timestep_list")
 
 
 def euler_scheduler(num_steps: int, shift: float) -> FlowMatchEulerDiscreteScheduler:
@@ -31,6 +38,34 @@ SCHEDULERS: dict[str, Callable[[int, float], Any]] = {
     "unipc": unipc_scheduler,
     "dpm++": dpm_scheduler,
 }
+
+
+def gathered(scheduler: Any) -> dict[str, Any]:
+    """What a scheduler has gathered in its steps, in host memory: its kind, numbers, None, tensors, lists of these."""
+    found = {name: _moved(getattr(scheduler, name), to_host) for name in _GATHERED if hasattr(scheduler, name)}
+    return {"kind": _kind(scheduler), **found}
+
+
+def restore(scheduler: Any, found: dict[str, Any], device: torch.device | str) -> None:
+    """Give a new scheduler what another one of its kind had gathered."""
+    for name in found.keys() & set(_GATHERED):
+        setattr(scheduler, name, _moved(found[name], lambda tensor: tensor.to(device)))
+
+
+def is_of_its_kind(scheduler: Any, found: dict[str, Any]) -> bool:
+    """Whether this was gathered by another scheduler of the same kind. Nothing is of every kind."""
+    return not found or found.get("kind") == _kind(scheduler)
+
+
+def _kind(scheduler: Any) -> str:
+    return type(scheduler).__name__
+
+
+def _moved(value: Any, move: Callable[[Tensor], Tensor]) -> Any:
+    if isinstance(value, list):
+        return [_moved(part, move) for part in value]
+    # Time steps are single numbers; they live in host memory.
+    return move(value) if isinstance(value, Tensor) and value.ndim else value
 
 
 def _multistep(scheduler_class: Any, num_steps: int, shift: float) -> Any:

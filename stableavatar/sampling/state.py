@@ -26,6 +26,10 @@ class SamplerState:
     total_BCFHW: Tensor | None = None  # blended velocities of the windows done, up to the end of the last one; None: 0
     scheduler: dict[str, Any] = field(default_factory=dict)  # what it has gathered: numbers, None, tensors and lists
 
+    def num_done(self, num_windows: int) -> int:
+        """Window-steps done, where every step has this many windows."""
+        return self.step * num_windows + self.num_windows
+
     def write(self, path: str) -> None:
         """Write it to a new file: safetensors, with the small values as JSON beside the tensors."""
         tensors: dict[str, Tensor] = {}

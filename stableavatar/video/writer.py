@@ -1,10 +1,15 @@
-"""The video file, written while its frames come: H.264 yuv420p with the sound track beside it, in an mp4."""
+"""The video file: pieces of H.264 yuv420p, each written while its frames come, then joined with the sound in an mp4."""
 
 import os
+from collections.abc import Sequence
+from contextlib import suppress
+from functools import cache
 from types import TracebackType
 from typing import Self
 
+import av
 import ffmpeg
+import imageio_ffmpeg
 import numpy as np
 
 from stableavatar.errors import BrokenVideo
@@ -14,16 +19,19 @@ from stableavatar.units import FPS
 CRF = 18  # visually lossless
 PRESET = "medium"
 THREADS = 4  # a constant: x264's bytes depend on it
+HELD_BACK = 2  # frames by which the preset decodes ahead of what it shows
 
 # The same frames give the same bytes on every node: no dates, no versions (x264 writes its own as SEI, type 6),
 # no algorithm that depends on the processor.
-_REPRODUCIBLE = {
+_X264 = {
+    "vcodec": "libx264",
+    "pix_fmt": "yuv420p",
+    "preset": PRESET,
+    "crf": CRF,
     "x264-params": f"threads={THREADS}:cpu-independent=1",
     "bsf:v": "filter_units=remove_types=6",
-    "flags:v": "+bitexact",
-    "fflags": "+bitexact",
-    "map_metadata": -1,
 }
+_REPRODUCIBLE = {"flags:v": "+bitexact", "fflags": "+bitexact", "map_metadata": -1}
 _TO_BT709 = {  # of the scale filter
     "in_range": "pc",
     "out_range": "tv",
@@ -33,24 +41,24 @@ _TO_BT709 = {  # of the scale filter
 _TAGS = {"range": "tv", "colorspace": "bt709", "color_primaries": "bt709", "color_trc": "bt709"}  # setparams
 
 
-class VideoWriter:
-    """A context manager that turns RGB frames into a finished video with sound.
+class PieceWriter:
+    """A context manager that turns RGB frames into a piece of a video's picture, without sound.
 
-    Leaving the block finishes the file; leaving it with an error removes what was written. `sound_path` is an m4a of
-    exactly the video's length (`encode_sound`), which is copied as it is. Memory does not grow with the length.
+    Leaving the block finishes the file; leaving it with an error removes what was written. Memory does not grow with
+    the length.
     """
 
-    def __init__(self, path: str, *, width: int, height: int, num_frames: int, sound_path: str) -> None:
-        """`width`, `height`: pixels, even. Raises ValueError."""
+    def __init__(self, path: str, *, width: int, height: int, num_frames: int, origin: str = "") -> None:
+        """`width`, `height`: pixels, even. `origin` is a word that the file carries. Raises ValueError."""
         if width % 2 or height % 2 or min(width, height, num_frames) < 1:
             raise ValueError(
                 f"no video of {width}x{height} pixels and {num_frames} frames: sizes are even, all positive"
             )
         self._path = path
-        self._sound_path = sound_path
         self._shape = (height, width, 3)
         self._num_frames = num_frames
         self._num_written = 0
+        self._origin = origin
 
     def __enter__(self) -> Self:
         height, width, _ = self._shape
@@ -59,13 +67,16 @@ class VideoWriter:
         )
         output = ffmpeg.output(
             picture.filter("scale", **_TO_BT709).filter("setparams", **_TAGS).filter("setsar", 1),
-            ffmpeg.input(local(self._sound_path), **SAFE_INPUT).audio,
             local(self._path),
-            format="mp4", movflags="+faststart", vcodec="libx264", pix_fmt="yuv420p", preset=PRESET, crf=CRF,
-            acodec="copy", **_REPRODUCIBLE,
+            format="mp4", metadata=f"comment={self._origin}", **_X264, **_REPRODUCIBLE,
         )  # fmt: skip
         self._ffmpeg = Ffmpeg(output.global_args("-filter_complex_threads", "1"), stdin=True)
         return self
+
+    @property
+    def num_missing(self) -> int:
+        """Frames that are still to be written."""
+        return self._num_frames - self._num_written
 
     def write(self, frames_VHWC: np.ndarray) -> None:
         """Appends any number of frames, uint8 RGB [V, H, W, 3]; those past `num_frames` are dropped.
@@ -74,7 +85,7 @@ class VideoWriter:
         """
         if frames_VHWC.dtype != np.uint8 or frames_VHWC.shape[1:] != self._shape:
             raise ValueError(f"frames are {frames_VHWC.dtype} {frames_VHWC.shape}, wanted uint8 [V, {self._shape}]")
-        frames_VHWC = frames_VHWC[: self._num_frames - self._num_written]
+        frames_VHWC = frames_VHWC[: self.num_missing]
         try:
             for frame_HWC in frames_VHWC:
                 self._ffmpeg.stdin.write(np.ascontiguousarray(frame_HWC).data)
@@ -98,7 +109,7 @@ class VideoWriter:
                 os.remove(self._path)
 
     def _check_complete(self) -> None:
-        if self._num_written < self._num_frames:
+        if self.num_missing:
             raise BrokenVideo(f"{self._path}: only {self._num_written} of {self._num_frames} frames were made")
 
     def _finish(self) -> None:
@@ -106,3 +117,61 @@ class VideoWriter:
             self._ffmpeg.finish()
         except FfmpegError as error:
             raise BrokenVideo(f"{self._path}: the encoder failed: {error}") from error
+
+
+def is_piece(path: str, *, num_frames: int, origin: str) -> bool:
+    """Whether the file is a whole piece of that many frames, and carries this word."""
+    try:
+        with av.open(local(path), options=SAFE_INPUT) as container:
+            found = sum(packet.size > 0 for packet in container.demux(video=0))
+            return (container.metadata.get("comment"), found) == (origin, num_frames)
+    except (OSError, IndexError, av.FFmpegError):
+        return False
+
+
+def join(pieces: Sequence[tuple[str, int]], sound_path: str, path: str) -> None:
+    """Make a video of pieces, each with its number of frames, and their sound. Nothing is encoded again.
+
+    `sound_path` is an m4a of exactly the video's length (`encode_sound`), which is copied as it is.
+
+    Raises:
+        BrokenVideo: ffmpeg could not do it. No file is left.
+    """
+    picture = ffmpeg.input(
+        "pipe:", format="concat", safe=0, auto_convert=0, protocol_whitelist="file,pipe", format_whitelist="concat,mov"
+    )
+    # A piece ends with fewer frames held back than the next one begins with, or more, so the joint is counted anew.
+    counted = f"setts=pts=PTS:dts=(N-{HELD_BACK})/{FPS}/TB"
+    output = ffmpeg.output(
+        picture.video,
+        ffmpeg.input(local(sound_path), **SAFE_INPUT).audio,
+        local(path),
+        format="mp4", movflags="+faststart", codec="copy", **{"r:v": FPS, "bsf:v": counted}, **_REPRODUCIBLE,
+    )  # fmt: skip
+    process, finished = Ffmpeg(output, stdin=True), False
+    try:
+        with suppress(BrokenPipeError):  # ffmpeg has ended; it tells why
+            process.stdin.write(_listed(pieces).encode())
+        process.finish()
+        finished = True
+    except FfmpegError as error:
+        raise BrokenVideo(f"{path}: the pieces could not be joined: {error}") from error
+    finally:
+        process.kill()
+        if not finished and os.path.exists(path):
+            os.remove(path)
+
+
+@cache
+def encoder() -> str:
+    """Everything of the encoder that its bytes depend on, apart from the frames."""
+    return f"{imageio_ffmpeg.get_ffmpeg_version()} {_X264} {_TO_BT709} {_TAGS}"
+
+
+def _listed(pieces: Sequence[tuple[str, int]]) -> str:
+    """The pieces as ffmpeg's concat demuxer reads them."""
+    lines = ["ffconcat version 1.0"]
+    for path, num_frames in pieces:
+        quoted = local(path).replace("'", r"'\''")
+        lines += [f"file '{quoted}'", f"duration {num_frames / FPS:.2f}"]
+    return "\n".join(lines) + "\n"
