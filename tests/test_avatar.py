@@ -1,22 +1,19 @@
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from stableavatar.audio.decode import encode_sound
-from stableavatar.avatar import Avatar, VideoRequest, _Course
+from stableavatar.avatar import NUM_PORTRAITS, Avatar, VideoRequest, _Course
 from stableavatar.checkpoint import NoCheckpoint
 from stableavatar.errors import OutOfMemory
 from stableavatar.model.lora import Lora, LowRank
-from stableavatar.presets import tiny
 from stableavatar.sampling.settings import Sampling
 from stableavatar.video.quality import check_contract, measure_video
-from tests.media import write_tone
-
-PRESET = replace(tiny(), window_latents=5, overlap=2)  # short windows: 17 frames
+from tests.small import PRESET, Exhausted, small_request
 
 
 @pytest.fixture(scope="module")
@@ -26,30 +23,7 @@ def avatar() -> Avatar:
 
 @pytest.fixture(scope="module")
 def make_request(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., VideoRequest]:
-    folder = tmp_path_factory.mktemp("sound")
-
-    def make(num_frames: int) -> VideoRequest:
-        random = np.random.default_rng(0)
-        source, sound = folder / f"{num_frames}.wav", folder / f"{num_frames}.m4a"
-        write_tone(source, duration_s=num_frames / 25)
-        encode_sound(str(source), str(sound), duration_s=num_frames / 25)
-        return VideoRequest(
-            portrait_HWC=random.integers(0, 256, (160, 96, 3), dtype=np.uint8),
-            speech=random.standard_normal(num_frames * 640).astype(np.float32),
-            sound_path=str(sound),
-            num_frames=num_frames,
-            width=96,
-            height=160,
-            seed=3,
-            num_steps=1,
-            text_scale=3.0,
-            audio_scale=5.0,
-            overlap=2,
-            prompt_embeds=random.standard_normal((7, 32)).astype(np.float32),
-            negative_prompt_embeds=random.standard_normal((4, 32)).astype(np.float32),
-        )
-
-    return make
+    return partial(small_request, tmp_path_factory.mktemp("sound"))
 
 
 @pytest.mark.parametrize("num_frames", [1, 2, 16, 19])
@@ -128,20 +102,6 @@ def test_every_setting_changes_the_video(avatar: Avatar, make_request: Callable[
     assert len({today, *map(sampled, changed)}) == 1 + len(changed)
 
 
-class Exhausted(torch.nn.Module):
-    """Runs out of memory in its first forward passes."""
-
-    def __init__(self, transformer: torch.nn.Module, passes: Sequence[int]):
-        super().__init__()
-        self.calls, self.passes = 0, passes
-        self.hook = transformer.register_forward_pre_hook(self.check)
-
-    def check(self, *_: object) -> None:
-        self.calls += 1
-        if self.calls in self.passes:
-            raise torch.OutOfMemoryError("tried to allocate")
-
-
 def test_out_of_memory_lowers_the_mode_once(make_request: Callable[..., VideoRequest], tmp_path: Path) -> None:
     avatar, request, path = Avatar.load(PRESET, "cpu"), replace(make_request(5), num_steps=2), tmp_path / "video.mp4"
     assert avatar.memory.mode == "full"
@@ -205,3 +165,33 @@ def test_the_audio_encoder_runs_once_for_each_window(
     report = avatar.generate(replace(make_request(40), num_steps=3), str(tmp_path / "video.mp4"))
     hook.remove()
     assert len(calls) == report.num_windows > 1
+
+
+@pytest.mark.parametrize("mode", ["full", "model_offload"])
+def test_a_portrait_of_many_rows_is_encoded_once(
+    make_request: Callable[..., VideoRequest], tmp_path: Path, mode: str
+) -> None:
+    avatar, path = Avatar.load(replace(PRESET, memory=mode), "cpu"), tmp_path / "video.mp4"
+    encoded: list[str] = []
+    avatar.vae.encoder.register_forward_hook(lambda *_: encoded.append("vae"))
+    avatar.image_encoder.register_forward_hook(lambda *_: encoded.append("image"))
+
+    def render(request: VideoRequest) -> tuple[bytes, int]:
+        encoded.clear()
+        avatar.generate(request, str(path))
+        return path.read_bytes(), encoded.count("image")
+
+    request = make_request(5)
+    first, other = request.portrait_HWC, 255 - request.portrait_HWC
+    expected = render(request)
+    assert expected[1] == 1 and encoded.count("vae") > 0
+    assert render(replace(request, portrait_HWC=first.copy())) == (expected[0], 0)
+    assert encoded == []
+    assert render(replace(request, seed=4))[1] == 0
+    assert render(replace(request, sampling=Sampling(window_latents=6)))[1] == 1
+    assert render(replace(request, portrait_HWC=other))[1] == 1
+    assert render(request) == (expected[0], 0)
+    for shade in range(NUM_PORTRAITS):  # the oldest make room
+        assert render(replace(request, portrait_HWC=np.full_like(first, shade)))[1] == 1
+    assert len(avatar.portraits) == NUM_PORTRAITS
+    assert render(request) == (expected[0], 1)

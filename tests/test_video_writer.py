@@ -206,7 +206,8 @@ def test_the_sound_of_a_joined_video_is_in_sync_behind_the_joints(tmp_path: Path
     video = tmp_path / "video.mp4"
     join([(str(tmp_path / str(index)), len(part)) for index, part in enumerate(parts)], track, str(video))
     for found in (decode_with_pyav(video), decode_with_ffmpeg(video)):
-        assert abs(lag_samples(found[-RATE:], sound[-RATE:])) < RATE // 1000
+        last_second = slice(RATE, 2 * RATE)
+        assert abs(lag_samples(found[last_second], sound[last_second])) < RATE // 1000
 
 
 def test_a_piece_is_known_by_its_word_and_its_frames(tmp_path: Path) -> None:
