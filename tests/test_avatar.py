@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 import torch
 
-from stableavatar.avatar import NUM_PORTRAITS, Avatar, VideoRequest, _Course
+from stableavatar.avatar import CPU_THREADS, NUM_PORTRAITS, Avatar, VideoRequest, _Course
 from stableavatar.checkpoint import NoCheckpoint
 from stableavatar.errors import OutOfMemory
 from stableavatar.model.lora import Lora, LowRank
+from stableavatar.reproducible import reproducible
 from stableavatar.sampling.settings import Sampling
 from stableavatar.video.quality import check_contract, measure_video
 from tests.small import PRESET, Exhausted, small_request
@@ -82,7 +83,7 @@ def test_every_setting_changes_the_video(avatar: Avatar, make_request: Callable[
     request = replace(make_request(22), num_steps=2, overlap=3)
 
     def sampled(wanted: VideoRequest) -> bytes:
-        with torch.inference_mode():
+        with torch.inference_mode(), reproducible(CPU_THREADS):  # as `generate`
             return (
                 avatar._sample(wanted, avatar._plan(wanted), _Course(lambda _: None, NoCheckpoint())).numpy().tobytes()
             )
