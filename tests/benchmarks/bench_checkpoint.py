@@ -9,9 +9,11 @@ take 0.5 % of the time, and in brackets for all three if the generator waited fo
 """
 
 import argparse
+import logging
 import os
 import tempfile
 import time
+import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -53,7 +55,7 @@ class Costs:
         times.append(time.perf_counter())
         state.write(path)
         times.append(time.perf_counter())
-        storage.publish(path, "s3://bench/state")
+        storage.publish(path, f"s3://bench/{uuid.uuid4()}")
         times.append(time.perf_counter())
         self.num_bytes = os.path.getsize(path)
         self.seconds = [later - earlier for earlier, later in pairwise(times)]
@@ -90,6 +92,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--minutes", type=float, nargs="+", default=[1.0, 5.0])
     args = parser.parse_args()
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)  # the server's line for every request
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
     keys = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_DEFAULT_REGION": "us-east-1"}
