@@ -235,7 +235,7 @@ def test_other_frames_are_refused(tmp_path: Path, frames: np.ndarray) -> None:
 
 def test_odd_sizes_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="even"):
-        video_writer(str(tmp_path / "a.mp4"), width=63, height=64, num_frames=1, sound_path="")
+        PieceWriter(str(tmp_path / "a.mp4"), width=63, height=64, num_frames=1)
 
 
 def peak_kib(path: Path, num_frames: int, track: str) -> int:

@@ -140,7 +140,7 @@ def join(pieces: Sequence[tuple[str, int]], sound_path: str, path: str) -> None:
     picture = ffmpeg.input(
         "pipe:", format="concat", safe=0, auto_convert=0, protocol_whitelist="file,pipe", format_whitelist="concat,mov"
     )
-    # A piece ends with fewer frames held back than the next one begins with, or more, so the joint is counted anew.
+    # A piece of one or two frames holds back fewer than others do: decoding times are counted anew over all pieces.
     counted = f"setts=pts=PTS:dts=(N-{HELD_BACK})/{FPS}/TB"
     output = ffmpeg.output(
         picture.video,
