@@ -111,19 +111,13 @@ def http_status(error: BaseException) -> int | None:
     """The status of the answer that this error tells of, if it tells of one."""
     if isinstance(error, ClientError):
         return error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
-    found = (getattr(error, name, None) for name in ("status", "status_code", "code"))
+    found = (getattr(error, name, None) for name in ("status", "status_code"))
     return next((status for status in found if isinstance(status, int) and 100 <= status < 600), None)
 
 
 def http_code(error: BaseException) -> str:
     """The store's own word for what is wrong, such as SlowDown; "" if the error has none."""
     return str(error.response.get("Error", {}).get("Code", "")) if isinstance(error, ClientError) else ""
-
-
-def was_repeated(error: BaseException) -> bool:
-    """Did the client send the request more than once before this answer came?"""
-    answers = (cause.response for cause in _causes(error) if isinstance(cause, ClientError))
-    return any(answer.get("ResponseMetadata", {}).get("RetryAttempts", 0) > 0 for answer in answers)
 
 
 def says_exists(error: BaseException) -> bool:
