@@ -2,6 +2,7 @@
 
 import errno
 import logging
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -9,8 +10,6 @@ from http.client import IncompleteRead
 from typing import TypeVar
 
 import tenacity
-from aiohttp import ClientConnectionError, ClientPayloadError
-from aiohttp import ClientError as HTTPError
 from botocore.exceptions import (
     BotoCoreError,
     ClientError,
@@ -37,7 +36,7 @@ TRANSIENT_CODES = {"RequestTimeout", "SlowDown", "Throttling", "ThrottlingExcept
 TRANSIENT_CODES |= {"ConditionalRequestConflict", "OperationAborted", "NoSuchUpload", "BadDigest", "IncompleteBody"}
 TRANSIENT_TYPES = (
     *(TimeoutError, HTTPClientError, ConnectionError, ResponseParserError, IncompleteReadError),
-    *(ClientConnectionError, ClientPayloadError, IncompleteRead),
+    IncompleteRead,
 )
 LASTING = ("CERTIFICATE_VERIFY_FAILED", "Name or service not known")
 # Of network disks as much as of networks.
@@ -93,10 +92,17 @@ def is_transient(error: BaseException) -> bool:
     return any(_is_passing(cause) for cause in _causes(error))
 
 
+def _http_errors(*names: str) -> tuple[type[Exception], ...]:
+    """Classes of aiohttp, if it is loaded at all: it takes long, and where it is not it raises nothing."""
+    library = sys.modules.get("aiohttp")
+    return tuple(getattr(library, name) for name in names) if library else ()
+
+
 def _is_passing(error: BaseException) -> bool:
     if any(words in str(error) for words in LASTING):
         return False
-    return isinstance(error, TRANSIENT_TYPES) or (isinstance(error, OSError) and error.errno in TRANSIENT_ERRNOS)
+    types = (*TRANSIENT_TYPES, *_http_errors("ClientConnectionError", "ClientPayloadError"))
+    return isinstance(error, types) or (isinstance(error, OSError) and error.errno in TRANSIENT_ERRNOS)
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
@@ -138,7 +144,7 @@ def clear_errors(uri: str) -> Iterator[None]:
     """Turn the errors of a store into ours: what failed, and what to do about it, without credentials."""
     try:
         yield
-    except (OSError, ImportError, ValueError, BotoCoreError, ClientError, HTTPError) as error:
+    except (OSError, ImportError, ValueError, BotoCoreError, ClientError, *_http_errors("ClientError")) as error:
         kind, message = _explain(uri, error)
         raise kind(redacted(message)) from error
 
@@ -160,6 +166,6 @@ def _explain(uri: str, error: Exception) -> tuple[type[BadInput] | type[StorageE
         return StorageError, f"no space left for {uri} ({error}). Make room there, and run again."
     if isinstance(error, OSError) and error.errno == errno.EROFS:
         return StorageError, f"{uri} lies on a read-only disk ({error}). Choose another place."
-    if isinstance(error, ImportError | ValueError):
+    if isinstance(error, ImportError | ValueError) and not isinstance(error, OSError):
         return BadInput, f"{uri} cannot be opened ({error}). Use a local path or a URI such as s3://bucket/name."
     return StorageError, f"{uri} cannot be used ({reason}). Check that the store answers, and run again."

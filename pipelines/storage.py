@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import fsspec
-from aiohttp import ClientTimeout
 from fsspec import AbstractFileSystem
 from fsspec.callbacks import Callback
 from fsspec.implementations.local import LocalFileSystem
@@ -26,12 +25,10 @@ from stableavatar.errors import BadInput, NetworkError, RowError, StorageError
 
 # Requests are repeated one by one (an upload in parts has hundreds of them) a few times, with pauses of random length;
 # above that, `steadily` repeats whole operations. The layer between them is switched off in `open_store`.
-S3 = {
+S3: dict[str, Any] = {
     "config_kwargs": {"retries": {"mode": "standard", "total_max_attempts": 3}},
     "max_concurrency": 4,
 }  # parts at once
-HTTP = {"client_kwargs": {"timeout": ClientTimeout(total=None, sock_connect=10, sock_read=60)}}  # seconds
-OPTIONS: dict[str, dict[str, Any]] = {"s3": S3, "s3a": S3, "http": HTTP, "https": HTTP}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +52,12 @@ def absolute(uri: str) -> str:
 
 def open_store(uri: str) -> tuple[AbstractFileSystem, str]:
     """The file system that serves `uri`, and the path there. Raises BadInput for a scheme that nothing here serves."""
-    options = OPTIONS.get(uri.partition("://")[0], {})
+    scheme = uri.partition("://")[0]
+    options: dict[str, Any] = S3 if scheme in ("s3", "s3a") else {}
+    if scheme in ("http", "https"):
+        from aiohttp import ClientTimeout  # takes long, and most runs need no such store
+
+        options = {"client_kwargs": {"timeout": ClientTimeout(total=None, sock_connect=10, sock_read=60)}}  # seconds
     with clear_errors(uri):
         store, path = fsspec.core.url_to_fs(uri, use_listings_cache=False, **options)
     if options is S3:

@@ -11,7 +11,6 @@ import pytest
 from s3fs import S3FileSystem
 
 from pipelines import storage
-from pipelines.retries import patience
 from stableavatar.errors import BadInput, NetworkError, StorageError
 from tests.faults import KINDS, Faults
 
@@ -203,14 +202,6 @@ def test_what_never_passes_is_given_up_as_a_failure_of_the_network(
     with pytest.raises(NetworkError, match=r"s3://.*/row could not be reached.*Check the network"):
         storage.write(b"row", f"{bucket}/row")
     assert 3 <= len(faults.requests) <= 18  # three tries of three requests, each sent twice by the client at the bottom
-
-
-def test_who_has_no_patience_gives_up_earlier(bucket: str, faults: Faults, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipelines.retries.FIRST_WAIT_S", 1000.0)
-    faults.choose = lambda method, path: "busy"
-    with pytest.raises(NetworkError), patience(0.0):
-        storage.write(b"row", f"{bucket}/row")
-    assert len(faults.requests) == 3
 
 
 @pytest.mark.parametrize("answer", ["403 AccessDenied", "400 InvalidRequest"])
