@@ -27,8 +27,8 @@ from stableavatar.errors import BadInput, NetworkError, RowError, StorageError
 # above that, `steadily` repeats whole operations. The layer between them is switched off in `open_store`.
 S3: dict[str, Any] = {
     "config_kwargs": {"retries": {"mode": "standard", "total_max_attempts": 3}},
-    "max_concurrency": 4,
-}  # parts at once
+    "max_concurrency": 4,  # parts of 50 MB that are held at once
+}
 
 
 @dataclass(frozen=True, kw_only=True)
