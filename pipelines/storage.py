@@ -1,21 +1,48 @@
-"""Files in any store: a local path, or any URI that fsspec knows (s3://, gs://, ...)."""
+"""Files in any store: a local path, or any URI that fsspec knows (s3://, gs://, ...).
 
+What fails in passing is tried again (see retries); every function here may raise NetworkError when that did not help.
+"""
+
+import errno
 import hashlib
 import os
 import shutil
-import tempfile
+import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import fsspec
-from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
+from aiohttp import ClientTimeout
 from fsspec import AbstractFileSystem
+from fsspec.callbacks import Callback
 from fsspec.implementations.local import LocalFileSystem
 
-from stableavatar.errors import BadInput, RowError, StorageError
+from manifests.redact import redacted
+from pipelines import scratch
+from pipelines.retries import clear_errors, is_transient, says_exists, steadily, was_repeated
+from stableavatar.errors import BadInput, NetworkError, RowError, StorageError
+
+# Requests are repeated one by one (an upload in parts has hundreds of them) a few times, with pauses of random length;
+# above that, `steadily` repeats whole operations. The layer between them is switched off in `open_store`.
+S3 = {
+    "config_kwargs": {"retries": {"mode": "standard", "total_max_attempts": 3}},
+    "max_concurrency": 4,
+}  # parts at once
+HTTP = {"client_kwargs": {"timeout": ClientTimeout(total=None, sock_connect=10, sock_read=60)}}  # seconds
+OPTIONS: dict[str, dict[str, Any]] = {"s3": S3, "s3a": S3, "http": HTTP, "https": HTTP}
+
+
+@dataclass(frozen=True, kw_only=True)
+class FileInfo:
+    """What a store tells about a file: its size in bytes, and a text that changes with its content; None if unknown."""
+
+    size: int | None
+    version: str | None
 
 
 def join(base: str, name: str) -> str:
@@ -31,25 +58,63 @@ def absolute(uri: str) -> str:
 
 def open_store(uri: str) -> tuple[AbstractFileSystem, str]:
     """The file system that serves `uri`, and the path there. Raises BadInput for a scheme that nothing here serves."""
-    with _clear_errors(uri):
-        store, path = fsspec.core.url_to_fs(uri, use_listings_cache=False)
+    options = OPTIONS.get(uri.partition("://")[0], {})
+    with clear_errors(uri):
+        store, path = fsspec.core.url_to_fs(uri, use_listings_cache=False, **options)
+    if options is S3:
+        store.retries = 1
     return store, path
 
 
 def read(uri: str) -> bytes:
     """The content of one file. Raises BadInput if it is missing, StorageError if the store refuses."""
     store, path = open_store(uri)
-    with _clear_errors(uri):
-        return store.cat_file(path)
+    return steadily(uri, lambda: store.cat_file(path))
 
 
-def fetch(uri: str, path: str) -> None:
-    """Copy the file at `uri` to the local `path`. Raises BadInput if it is missing, StorageError if refused."""
+def info(uri: str) -> FileInfo:
+    """What the store tells about a file, in one request. Raises BadInput if it is missing or a folder."""
+    store, path = open_store(uri)
+    found = steadily(uri, lambda: store.info(path))
+    if found["type"] == "directory":
+        raise BadInput(f"{uri} is a folder. Name one file.")
+    marks = [found.get(name) for name in ("ETag", "etag", "md5Hash", "Content-MD5", "LastModified", "Last-Modified")]
+    marks += [found.get(name) for name in ("last_modified", "updated", "mtime", "ino")]
+    known = [str(mark) for mark in marks if mark]
+    return FileInfo(size=found["size"], version="|".join([*known, str(found["size"])]) if known else None)
+
+
+def fetch(uri: str, path: str, *, max_bytes: float | None = None) -> None:
+    """Copy the file at `uri` to the local `path`. It appears there whole or not at all.
+
+    Raises BadInput if it is missing or longer than `max_bytes`, StorageError if refused.
+    """
     store, remote_path = open_store(uri)
-    with _clear_errors(uri):
-        if store.isdir(remote_path):
-            raise BadInput(f"{uri} is a folder. Name one file.")
-        store.get_file(remote_path, path)
+
+    def copy() -> None:
+        with _appearing_at(path) as beside:
+            store.get_file(remote_path, beside, callback=_Limit(uri, max_bytes))
+
+    steadily(uri, copy)
+
+
+class _Limit(Callback):
+    """Ends a transfer that has become too long, whatever the store said about its size before."""
+
+    def __init__(self, uri: str, max_bytes: float | None) -> None:
+        super().__init__()
+        self.uri = uri
+        self.max_bytes = max_bytes
+
+    def relative_update(self, inc: int = 1) -> None:
+        super().relative_update(inc)
+        refuse_large(self.uri, self.value, self.max_bytes)
+
+
+def refuse_large(uri: str, size: int | None, max_bytes: float | None) -> None:
+    """Raises BadInput for a file that is larger than `max_bytes`; None: unknown, or no limit."""
+    if size is not None and max_bytes is not None and size > max_bytes:
+        raise BadInput(f"{uri} is larger than {max_bytes / 1e9:g} GB. Give a smaller file, or raise --max-file-bytes.")
 
 
 @contextmanager
@@ -58,23 +123,18 @@ def fetched(uri: str) -> Iterator[str]:
 
     Raises what `fetch` raises. A RowError from inside that names the local path names `uri` instead.
     """
-    with tempfile.TemporaryDirectory(prefix="stableavatar-") as folder:
+    with scratch.folder() as folder:
         path = local_path(uri)
         if path is None:
             path = os.path.join(folder, "file" + os.path.splitext(urlsplit(uri).path)[1])
+            info(uri)
             fetch(uri, path)
         elif not os.path.isfile(path):
-            fetch(uri, path)  # explains what is wrong
+            info(uri)  # explains what is wrong
         try:
             yield path
         except RowError as error:
             raise type(error)(str(error).replace(path, uri)) from error
-
-
-def local_path(uri: str) -> str | None:
-    """The path of a file on this machine, None if `uri` lies in another store."""
-    store, path = open_store(uri)
-    return path if isinstance(store, LocalFileSystem) else None
 
 
 def sha256_of(path: str) -> str:
@@ -83,103 +143,211 @@ def sha256_of(path: str) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def local_path(uri: str) -> str | None:
+    """The path of a file on this machine, None if `uri` lies in another store."""
+    store, path = open_store(uri)
+    return path if isinstance(store, LocalFileSystem) else None
+
+
 def publish(path: str, uri: str) -> None:
     """Copy the local file to `uri`. It appears there whole or not at all."""
     store, remote_path = open_store(uri)
-    with _clear_errors(uri):
+
+    def copy() -> None:
         if isinstance(store, LocalFileSystem):
             with _appearing_at(remote_path) as beside:
                 shutil.copyfile(path, beside)
         else:
             store.put_file(path, remote_path)
 
+    steadily(uri, copy)
+
 
 def write(data: bytes, uri: str) -> None:
     """Write `data` to `uri`. It appears there whole or not at all."""
     store, path = open_store(uri)
-    with _clear_errors(uri):
+
+    def put() -> None:
         if isinstance(store, LocalFileSystem):
             with _appearing_at(path) as beside:
                 Path(beside).write_bytes(data)
         else:
             store.pipe_file(path, data)
 
+    steadily(uri, put)
+
+
+def create(data: bytes, uri: str) -> bool:
+    """Write `data` to `uri` unless something is there: of all that try at once, one gets True.
+
+    Put something of your own into `data`: an answer that was lost on the way is told from another writer by it.
+    """
+    store, path = open_store(uri)
+    is_again = False
+
+    def put() -> bool:
+        nonlocal is_again
+        is_doubtful, is_again = is_again, True
+        try:
+            _put_new(store, path, data)
+        except Exception as error:
+            if not says_exists(error):
+                raise
+            return (is_doubtful or was_repeated(error)) and _holds(store, path, data)
+        return True
+
+    return steadily(uri, put)
+
+
+def _put_new(store: AbstractFileSystem, path: str, data: bytes) -> None:
+    """Raises an error that `says_exists`."""
+    if isinstance(store, LocalFileSystem):
+        _link_new(path, data)
+        return
+    try:
+        store.pipe_file(path, data, mode="create")
+    except (NotImplementedError, TypeError, ValueError, OSError) as error:
+        if isinstance(error, OSError) and error.errno != errno.ENOSYS:
+            raise
+        if store.exists(path):  # a store that knows no such mode: nearly as good
+            raise FileExistsError(path) from None
+        store.pipe_file(path, data)
+
+
+def _link_new(path: str, data: bytes) -> None:
+    with _written_beside(path) as beside:
+        Path(beside).write_bytes(data)
+        try:
+            os.link(beside, path)
+        except FileExistsError:
+            if not os.path.samefile(beside, path):  # a network disk may have lost its first answer
+                raise
+        except OSError:  # a disk without links
+            with open(path, "xb") as file:
+                file.write(data)
+
+
+def _holds(store: AbstractFileSystem, path: str, data: bytes) -> bool:
+    try:
+        return store.cat_file(path) == data
+    except FileNotFoundError:
+        return False
+
 
 def remove(uri: str) -> None:
     """Remove one file. One that is not there is fine."""
     store, path = open_store(uri)
-    with _clear_errors(uri):
-        if store.exists(path):
-            store.rm_file(path)
+
+    def rm() -> None:
+        try:
+            if store.exists(path):
+                store.rm_file(path)
+        except FileNotFoundError:  # gone meanwhile
+            pass
+
+    steadily(uri, rm)
+
+
+def remove_folder(uri: str) -> None:
+    """Remove a folder and all that is in it. One that is not there is fine. A whole bucket is refused (ValueError)."""
+    store, path = open_store(uri)
+    if "/" not in path.strip("/"):
+        raise ValueError(f"{uri} is not a folder to be removed")
+
+    def rm() -> None:
+        try:
+            store.rm(path, recursive=True)
+            # S3 says nothing of files that it could not remove with the others; alone each gives its error.
+            for left in store.find(path):
+                store.rm_file(left)
+        except FileNotFoundError:
+            pass
+
+    steadily(uri, rm)
 
 
 def exists(uri: str) -> bool:
     """Is there such a file or folder?"""
     store, path = open_store(uri)
-    with _clear_errors(uri):
-        return store.exists(path)
+    return steadily(uri, lambda: store.exists(path))
 
 
 def is_folder(uri: str) -> bool:
     """Is `uri` a folder? Raises BadInput if nothing is there, StorageError if the store refuses."""
     store, path = open_store(uri)
-    with _clear_errors(uri):
-        return store.info(path)["type"] == "directory"
+    return steadily(uri, lambda: store.info(path))["type"] == "directory"
 
 
 def names_in(folder: str) -> list[str]:
     """Names of the files directly in a folder, sorted; none if the folder does not exist."""
+    return [name for name, kind in _entries(folder) if kind != "directory"]
+
+
+def folders_in(folder: str) -> list[str]:
+    """Names of the folders directly in a folder, sorted; none if the folder does not exist."""
+    return [name for name, kind in _entries(folder) if kind == "directory"]
+
+
+def _entries(folder: str) -> list[tuple[str, str]]:
+    """(name, type) of all that is directly in a folder, sorted."""
     store, path = open_store(folder)
-    with _clear_errors(folder):
+
+    def ls() -> list[dict[str, Any]]:
         try:
-            entries = store.ls(path, detail=True)
-        except FileNotFoundError:
+            return store.ls(path, detail=True)
+        except FileNotFoundError as error:
+            if is_transient(error):
+                raise
             return []
-    names = (os.path.basename(entry["name"]) for entry in entries if entry["type"] != "directory")
-    return sorted(name for name in names if name)
+
+    found = [(entry["name"].rstrip("/"), entry["type"]) for entry in steadily(folder, ls)]
+    return sorted((os.path.basename(name), kind) for name, kind in found if name and name != path.rstrip("/"))
 
 
 def check_writable(folder: str) -> None:
-    """Raises StorageError unless files can be written to and removed from `folder`."""
-    probe = join(folder, f".writable-{uuid.uuid4().hex}")
+    """Raises StorageError unless files can be written to, read from and removed from `folder`."""
+    content = uuid.uuid4().hex.encode()
+    probe = join(folder, f".writable-{content.decode()}")
     try:
-        write(b"", probe)
+        write(content, probe)
+        found = read(probe)
         remove(probe)
+    except NetworkError:
+        raise
     except RowError as error:
-        reason = error.__cause__ or error
-        raise StorageError(f"cannot write to {folder} ({reason}). Check that you may write there.") from error
+        raise StorageError(redacted(f"cannot write to {folder} ({error})")) from error
+    if found != content:
+        raise StorageError(f"{redacted(folder)} does not give back what is written there. Choose another place.")
+
+
+def remove_parts(folder: str, *, older_than_s: float = 3600.0) -> None:
+    """Remove what killed processes left half-written in a folder on this machine. Other stores keep no such parts."""
+    path = local_path(folder)
+    for part in Path(path).glob(".*.part") if path else ():
+        if time.time() - part.stat().st_mtime > older_than_s:
+            part.unlink(missing_ok=True)
 
 
 @contextmanager
 def _appearing_at(path: str) -> Iterator[str]:
     """A path beside `path` to write to; the file moves to `path` in one step when it is complete."""
-    os.makedirs(os.path.dirname(path), exist_ok=True)
+    with _written_beside(path) as beside:
+        yield beside
+        _flush(beside)
+        os.replace(beside, path)
+
+
+@contextmanager
+def _written_beside(path: str) -> Iterator[str]:
+    os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
     beside = os.path.join(os.path.dirname(path), f".{uuid.uuid4().hex}.part")
     try:
         yield beside
-        os.replace(beside, path)
     finally:
         Path(beside).unlink(missing_ok=True)
 
 
-@contextmanager
-def _clear_errors(uri: str) -> Iterator[None]:
-    """Turn the errors of a store into ours: what failed, and what to do about it."""
-    try:
-        yield
-    except NoCredentialsError as error:
-        raise StorageError(
-            f"no credentials for {uri}. Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE."
-        ) from error
-    except FileNotFoundError as error:
-        raise BadInput(f"{uri} does not exist. Check the name, and the bucket if it has one.") from error
-    except PermissionError as error:
-        raise StorageError(f"no permission for {uri} ({error}). Check the credentials and their rights.") from error
-    except (ImportError, ValueError) as error:
-        raise BadInput(
-            f"{uri} cannot be opened ({error}). Use a local path or a URI such as s3://bucket/name."
-        ) from error
-    except (OSError, BotoCoreError, ClientError) as error:
-        raise StorageError(
-            f"{uri} cannot be reached ({type(error).__name__}: {error}). Check that the store answers, and run again."
-        ) from error
+def _flush(path: str) -> None:
+    """To the disk itself: a network disk says only now that it is full, and a power cut takes nothing any more."""
+    with open(path, "rb") as file:
+        os.fsync(file.fileno())

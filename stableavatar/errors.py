@@ -21,6 +21,12 @@ class StorageError(RowError):
     kind = "storage"
 
 
+class NetworkError(StorageError):
+    """The store could not be reached, though it was tried again and again. Later it may go."""
+
+    kind = "network"
+
+
 class OutOfMemory(RowError):
     """The device has too little memory for this video."""
 

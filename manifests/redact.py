@@ -1,0 +1,45 @@
+"""Text without credentials: for messages, logs and tables, which outlive the run and are read by others."""
+
+import os
+import re
+from urllib.parse import quote
+
+HIDDEN = "***"
+SHORTEST_SECRET = 6  # characters; a shorter value would be found in harmless words
+
+# Values of these are hidden wherever they appear.
+SECRET_VARIABLES = (
+    *("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"),
+    *("AZURE_STORAGE_KEY", "AZURE_STORAGE_ACCOUNT_KEY", "AZURE_STORAGE_SAS_TOKEN", "AZURE_CLIENT_SECRET"),
+)
+
+_NAME = r"(?:[\w.]{0,60}[-_.])?(?:signature|sig|token|key|secret|password|passwd|pwd|credentials?|auth|access_?key_?id)"
+_NAME = rf"(?:x-(?:amz|goog)-[\w-]{{1,60}}|AWSAccessKeyId|GoogleAccessId|(?:api|access|account|secret)key|{_NAME})"
+_PATTERNS = (
+    # user:password@ of an address. The host begins after the last @ before the path.
+    (re.compile(r"(://)[^/\s\"'<>?#]+@"), rf"\1{HIDDEN}@"),
+    # ?token=value, also where the address was itself encoded into another one
+    (re.compile(rf"((?:[?&;]|%3F|%26){_NAME}(?:=|%3D))[^&;\s\"'<>#]+", re.IGNORECASE), rf"\1{HIDDEN}"),
+    # what libraries quote of configurations and of headers
+    (
+        re.compile(
+            r"\b((?:aws_)?(?:secret_access_key|session_token|access_key_id)|AccountKey|SharedAccessSignature"
+            r"|Signature|Credential|password)(\"?'?\s{0,3}[=:]\s{0,3}\"?'?)[^\s,;&\"'<>)}]+",
+            re.IGNORECASE,
+        ),
+        rf"\1\2{HIDDEN}",
+    ),
+    (re.compile(r"\b(Bearer|Basic) [\w.~+/=-]{6,}"), rf"\1 {HIDDEN}"),
+    (re.compile(r"\b(?:AKIA|ASIA)[A-Z0-9]{16}\b"), HIDDEN),
+)
+
+
+def redacted(text: str) -> str:
+    """`text` with every credential in it replaced by `***`. Doing it twice changes nothing."""
+    for name in SECRET_VARIABLES:
+        value = os.environ.get(name, "")
+        if len(value) > SHORTEST_SECRET:
+            text = text.replace(value, HIDDEN).replace(quote(value, safe=""), HIDDEN)
+    for pattern, replacement in _PATTERNS:
+        text = pattern.sub(replacement, text)
+    return text
