@@ -21,7 +21,7 @@ from manifests.schema import result_schema
 from pipelines import storage
 from pipelines.plan import place, unpack
 from pipelines.stage import Row
-from stableavatar.errors import BadInput, StorageError
+from stableavatar.errors import StorageError
 
 FILES_AT_ONCE = 16
 COMPACTED = "results.parquet"
@@ -117,7 +117,7 @@ def current(table: pa.Table) -> pa.Table:
 def _whole(output: str, small: list[pa.Table]) -> pa.Table:
     """The small tables and what was compacted before, as one."""
     uri = storage.join(output, COMPACTED)
-    data = _read_if_there(uri)
+    data = storage.read_if_there(uri)
     compacted = [] if data is None else [_parse(data, uri)]
     return current(concat([result_schema().empty_table(), *compacted, *small]))
 
@@ -127,23 +127,14 @@ def _read_small(output: str) -> dict[str, tuple[pa.Table, bytes]]:
     folder = storage.join(output, "results")
     uris = [storage.join(folder, name) for name in storage.names_in(folder) if name.endswith(".parquet")]
     with ThreadPoolExecutor(FILES_AT_ONCE) as threads:
-        files = zip(uris, threads.map(_read_if_there, uris), strict=True)
+        files = zip(uris, threads.map(storage.read_if_there, uris), strict=True)
         return {uri: (_parse(data, uri), _digest(data)) for uri, data in files if data is not None}
 
 
 def _remove_unchanged(uri: str, digest: bytes) -> None:
-    data = _read_if_there(uri)
+    data = storage.read_if_there(uri)
     if data is not None and _digest(data) == digest:
         storage.remove(uri)
-
-
-def _read_if_there(uri: str) -> bytes | None:
-    try:
-        return storage.read(uri)
-    except BadInput as error:
-        if isinstance(error.__cause__, FileNotFoundError):
-            return None
-        raise
 
 
 def _digest(data: bytes) -> bytes:
