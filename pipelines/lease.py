@@ -5,6 +5,8 @@ highest generation counts. Its owner rewrites it again and again with a counter 
 whether the owner lives looks whether the file changes, for as long as its own clock says. No clock of two machines is
 ever compared. Should a run that was stopped for long wake up beside its successor, both work on the same rows for a
 moment: that wastes work, but breaks nothing, since whatever is done twice has the same name and content.
+
+Words: a lease's `holder` is the name of the run that holds it, drawn by lot.
 """
 
 import json
@@ -52,7 +54,7 @@ class Lease:
     def __init__(self, output: str) -> None:
         self.output = output
         self.lost = threading.Event()
-        self.owner = uuid.uuid4().hex
+        self.holder = uuid.uuid4().hex
         self.started_at = _now()
         self.generation = self.counter = 0
         self.renewed = 0.0  # by our own clock
@@ -88,11 +90,12 @@ class Lease:
         """
         if not self.lost.is_set() and time.monotonic() - self.renewed > DEAD_AFTER_S - RENEW_S:
             self._renew()
-        if self.lost.is_set():
-            raise LeaseLost(
-                f"another run has taken over {self.output}: this one gave no sign of life for {DEAD_AFTER_S:g} s. "
-                "What it finished is kept; the other run goes on from there."
-            )
+        if reason := self.why_lost():
+            raise LeaseLost(f"{reason}. What this run has finished is kept.")
+
+    def why_lost(self) -> str:
+        """Why this run may not go on, as far as is known without asking the store; empty if it may."""
+        return f"another run has taken over {self.output}" if self.lost.is_set() else ""
 
     def _acquire(self) -> bool:
         """False: others were faster, and it has to be looked at again. Raises LeaseHeld."""
@@ -119,7 +122,7 @@ class Lease:
         now = look(self.output)
         if now and now.generation > self.generation:
             storage.remove(lease_uri(self.output, self.generation))
-        return bool(now and now.generation == self.generation and now.said.get("owner") == self.owner)
+        return bool(now and now.generation == self.generation and now.said.get("holder") == self.holder)
 
     def _renew_on(self) -> None:
         while not self._released.wait(RENEW_S) and not self.lost.is_set():
@@ -140,7 +143,7 @@ class Lease:
 
     def _content(self) -> bytes:
         self.counter += 1
-        mine = {"owner": self.owner, "counter": self.counter, "host": socket.gethostname(), "pid": os.getpid()}
+        mine = {"holder": self.holder, "counter": self.counter, "host": socket.gethostname(), "pid": os.getpid()}
         times = {"started_at": self.started_at, "renewed_at": _now()}
         return json.dumps(mine | times | {"progress": json.loads(self.progress)}, indent=2).encode()
 
@@ -159,7 +162,7 @@ class Look:
 
     @property
     def said(self) -> dict[str, Any]:
-        """owner, counter, host, pid, started_at, renewed_at (UTC) and progress; nothing if the file is damaged."""
+        """holder, counter, host, pid, started_at, renewed_at (UTC) and progress; nothing if the file is damaged."""
         try:
             said = json.loads(self.content)
         except ValueError:

@@ -84,7 +84,9 @@ def test_a_silent_lease_is_taken_over_and_its_owner_stops(output: str, asleep: A
 def test_a_run_that_goes_on_renewing_notices_that_it_was_taken_over(output: str) -> None:
     with Lease(output) as run:
         storage.write(b"{}", lease.lease_uri(output, 7))
+        assert run.why_lost() == ""
         assert run.lost.wait(5)
+        assert run.why_lost() == f"another run has taken over {output}"
         with pytest.raises(LeaseLost):
             run.check()
     assert generations(output) == ["00000007.json"]
@@ -95,7 +97,7 @@ def test_a_run_whose_lease_is_gone_or_another_s_stops(tmp_path: Path) -> None:
         with Lease(str(tmp_path)) as run:
             storage.remove(lease.lease_uri(str(tmp_path), 1))
             if replaced:
-                storage.write(b'{"owner": "someone"}', lease.lease_uri(str(tmp_path), 1))
+                storage.write(b'{"holder": "someone"}', lease.lease_uri(str(tmp_path), 1))
             assert run.lost.wait(5)
         assert generations(str(tmp_path)) == ["00000001.json"] * replaced
 
@@ -198,4 +200,4 @@ def test_the_lease_of_a_killed_process_is_taken_over_within_thirty_seconds(
         assert time.monotonic() - began <= 30
         run.check()
         (name,) = generations(str(tmp_path))
-        assert json.loads(storage.read(f"{tmp_path}/lease/{name}"))["owner"] == run.owner
+        assert json.loads(storage.read(f"{tmp_path}/lease/{name}"))["holder"] == run.holder
