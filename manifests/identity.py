@@ -7,6 +7,7 @@ import unicodedata
 from collections.abc import Mapping
 from pathlib import PurePosixPath
 from typing import Any
+from urllib.parse import urlsplit
 
 from manifests.schema import MANIFEST
 
@@ -45,7 +46,9 @@ def file_stem(id: str, content_id: str) -> str:
 
 
 def _stem(reference: str | None) -> str:
-    return PurePosixPath(reference or "").stem or "unknown"
+    # An address may end in ?signature=...: no part of a name. A local file may have a question mark in its own.
+    path = urlsplit(reference).path if reference and "://" in reference else reference
+    return PurePosixPath(path or "").stem or "unknown"
 
 
 def _digest(text: str) -> str:

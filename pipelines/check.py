@@ -6,7 +6,7 @@ from pathlib import Path
 
 from manifests.identity import content_id, file_stem
 from manifests.read import resolve
-from pipelines import storage
+from pipelines import cache, storage
 from pipelines.stage import Row, Stage
 from stableavatar.audio.decode import measure_sound
 from stableavatar.errors import BadInput
@@ -51,17 +51,17 @@ class Check(Stage):
         return {**row, "video": video_uri(self.output, row)}
 
     def _portrait(self, row: Row) -> Row:
-        with storage.fetched(resolve(row["portrait"], row["manifest"])) as path:
+        with cache.fetched(resolve(row["portrait"], row["manifest"])) as path:
             portrait_size = check_portrait(path)
-            sha256 = storage.sha256_of(path)
+            sha256 = cache.sha256_of(path)
         width, height = (row["width"], row["height"]) if row["width"] else choose_size(portrait_size, self.preset.sizes)
         return {"width": width, "height": height, "portrait_sha256": sha256}
 
     def _sound(self, row: Row) -> Row:
         uri = resolve(row["audio"], row["manifest"])
-        with storage.fetched(uri) as path:
+        with cache.fetched(uri) as path:
             sound = measure_sound(path, start_s=row["start_s"], end_s=row["end_s"])
-            sha256 = storage.sha256_of(path)
+            sha256 = cache.sha256_of(path)
         num_frames = frames_in(sound.duration_s)
         if num_frames == 0:
             raise BadInput(
@@ -81,14 +81,14 @@ class Check(Stage):
         found = []
         for reference, weight in parse_loras(row["lora"]):
             uri = resolve(reference, row["manifest"])
-            with storage.fetched(uri) as path:
+            with cache.fetched(uri) as path:
                 read_lora(path, self._transformer)
                 # PEFT writes the strength of a LoRA into a file beside it, which only a local folder brings along.
                 config = Path(path).with_name("adapter_config.json")
                 if uri.rsplit("/")[-1].startswith("adapter_model") and not config.exists():
                     raise BadInput(f"{uri} needs its adapter_config.json beside it, in a local folder.")
-                config_sha256 = storage.sha256_of(str(config)) if config.exists() else ""
-                sha256 = storage.sha256_of(path)
+                config_sha256 = cache.sha256_of(str(config)) if config.exists() else ""
+                sha256 = cache.sha256_of(path)
                 found.append({"uri": uri, "weight": weight, "sha256": sha256, "config": config_sha256})
         return json.dumps(found)
 

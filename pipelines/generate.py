@@ -5,14 +5,13 @@ import logging
 import os
 import resource
 import socket
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Protocol
 
 import torch
 
-from pipelines import storage
+from pipelines import cache, scratch, storage
 from pipelines.prepare import check_unchanged
 from pipelines.progress import Reporter
 from pipelines.stage import WORKING_COLUMNS, Row, Stage
@@ -66,7 +65,7 @@ class Generate(Stage):
 
     def process(self, row: Row) -> Row:
         """Make the video in a temporary folder, then publish it. Raises what the avatar and the store raise."""
-        with tempfile.TemporaryDirectory(prefix="stableavatar-") as folder, self.reporter.running(row) as on_progress:
+        with scratch.folder() as folder, self.reporter.running(row) as on_progress:
             path = os.path.join(folder, "video.mp4")
             request = to_request(row, folder, tuple(self._loras(row)))
             report = self.avatar.generate(request, path, on_progress=on_progress)
@@ -76,7 +75,7 @@ class Generate(Stage):
 
     def _loras(self, row: Row) -> Iterator[tuple[Lora, float]]:
         for lora in json.loads(row["loras"]):
-            with storage.fetched(lora["uri"]) as path:
+            with cache.fetched(lora["uri"]) as path:
                 check_unchanged(path, lora["uri"], lora["sha256"])
                 yield self.avatar.read_lora(path), lora["weight"]
 

@@ -2,7 +2,7 @@
 
 from statistics import fmean
 
-from pipelines import storage
+from pipelines import cache, storage
 from pipelines.stage import Row, Stage
 from stableavatar.errors import BrokenVideo
 from stableavatar.video.quality import VideoQuality, check_contract, measure_video
@@ -20,7 +20,7 @@ class Measure(Stage):
     def process(self, row: Row) -> Row:
         """Raises BrokenVideo."""
         try:
-            with storage.fetched(row["video"]) as path:
+            with cache.fetched(row["video"], keep=False) as path:
                 quality = measure_video(path)
             check_contract(quality, num_frames=row["num_frames"], width=row["width"], height=row["height"])
             check_content(quality)

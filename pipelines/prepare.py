@@ -1,12 +1,11 @@
 """Portrait and sound of a row, ready for the model."""
 
 import os
-import tempfile
 import time
 from pathlib import Path
 
 from manifests.read import resolve
-from pipelines import storage
+from pipelines import cache, scratch
 from pipelines.stage import Row, Stage
 from stableavatar.audio.decode import decode_speech, encode_sound
 from stableavatar.errors import BadInput
@@ -29,13 +28,13 @@ class Prepare(Stage):
 
     def _portrait(self, row: Row) -> Row:
         uri = resolve(row["portrait"], row["manifest"])
-        with storage.fetched(uri) as path:
+        with cache.fetched(uri) as path:
             check_unchanged(path, uri, row["portrait_sha256"])
             return {"portrait_HWC": load_portrait(path, row["width"], row["height"])}
 
     def _sound(self, row: Row) -> Row:
         uri = resolve(row["audio"], row["manifest"])
-        with storage.fetched(uri) as path, tempfile.TemporaryDirectory(prefix="stableavatar-") as folder:
+        with cache.fetched(uri) as path, scratch.folder() as folder:
             check_unchanged(path, uri, row["audio_sha256"])
             speech = decode_speech(path, start_s=row["start_s"], end_s=row["end_s"])
             sound_path = os.path.join(folder, "sound.m4a")
@@ -45,5 +44,5 @@ class Prepare(Stage):
 
 def check_unchanged(path: str, uri: str, sha256: str) -> None:
     """Raises BadInput if the file is not the one that was checked: the row's identity would be wrong."""
-    if storage.sha256_of(path) != sha256:
+    if cache.sha256_of(path) != sha256:
         raise BadInput(f"{uri} has changed since it was checked. Run again.")

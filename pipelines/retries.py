@@ -2,6 +2,7 @@
 
 import errno
 import logging
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -9,8 +10,6 @@ from http.client import IncompleteRead
 from typing import TypeVar
 
 import tenacity
-from aiohttp import ClientConnectionError, ClientPayloadError
-from aiohttp import ClientError as HTTPError
 from botocore.exceptions import (
     BotoCoreError,
     ClientError,
@@ -37,7 +36,7 @@ TRANSIENT_CODES = {"RequestTimeout", "SlowDown", "Throttling", "ThrottlingExcept
 TRANSIENT_CODES |= {"ConditionalRequestConflict", "OperationAborted", "NoSuchUpload", "BadDigest", "IncompleteBody"}
 TRANSIENT_TYPES = (
     *(TimeoutError, HTTPClientError, ConnectionError, ResponseParserError, IncompleteReadError),
-    *(ClientConnectionError, ClientPayloadError, IncompleteRead),
+    IncompleteRead,
 )
 LASTING = ("CERTIFICATE_VERIFY_FAILED", "Name or service not known")
 # Of network disks as much as of networks.
@@ -93,10 +92,17 @@ def is_transient(error: BaseException) -> bool:
     return any(_is_passing(cause) for cause in _causes(error))
 
 
+def _http_errors(*names: str) -> tuple[type[Exception], ...]:
+    """Classes of aiohttp, if it is loaded at all: it takes long, and where it is not it raises nothing."""
+    library = sys.modules.get("aiohttp")
+    return tuple(getattr(library, name) for name in names) if library else ()
+
+
 def _is_passing(error: BaseException) -> bool:
     if any(words in str(error) for words in LASTING):
         return False
-    return isinstance(error, TRANSIENT_TYPES) or (isinstance(error, OSError) and error.errno in TRANSIENT_ERRNOS)
+    types = (*TRANSIENT_TYPES, *_http_errors("ClientConnectionError", "ClientPayloadError"))
+    return isinstance(error, types) or (isinstance(error, OSError) and error.errno in TRANSIENT_ERRNOS)
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
@@ -111,19 +117,13 @@ def http_status(error: BaseException) -> int | None:
     """The status of the answer that this error tells of, if it tells of one."""
     if isinstance(error, ClientError):
         return error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
-    found = (getattr(error, name, None) for name in ("status", "status_code", "code"))
+    found = (getattr(error, name, None) for name in ("status", "status_code"))
     return next((status for status in found if isinstance(status, int) and 100 <= status < 600), None)
 
 
 def http_code(error: BaseException) -> str:
     """The store's own word for what is wrong, such as SlowDown; "" if the error has none."""
     return str(error.response.get("Error", {}).get("Code", "")) if isinstance(error, ClientError) else ""
-
-
-def was_repeated(error: BaseException) -> bool:
-    """Did the client send the request more than once before this answer came?"""
-    answers = (cause.response for cause in _causes(error) if isinstance(cause, ClientError))
-    return any(answer.get("ResponseMetadata", {}).get("RetryAttempts", 0) > 0 for answer in answers)
 
 
 def says_exists(error: BaseException) -> bool:
@@ -144,7 +144,7 @@ def clear_errors(uri: str) -> Iterator[None]:
     """Turn the errors of a store into ours: what failed, and what to do about it, without credentials."""
     try:
         yield
-    except (OSError, ImportError, ValueError, BotoCoreError, ClientError, HTTPError) as error:
+    except (OSError, ImportError, ValueError, BotoCoreError, ClientError, *_http_errors("ClientError")) as error:
         kind, message = _explain(uri, error)
         raise kind(redacted(message)) from error
 
@@ -166,6 +166,6 @@ def _explain(uri: str, error: Exception) -> tuple[type[BadInput] | type[StorageE
         return StorageError, f"no space left for {uri} ({error}). Make room there, and run again."
     if isinstance(error, OSError) and error.errno == errno.EROFS:
         return StorageError, f"{uri} lies on a read-only disk ({error}). Choose another place."
-    if isinstance(error, ImportError | ValueError):
+    if isinstance(error, ImportError | ValueError) and not isinstance(error, OSError):
         return BadInput, f"{uri} cannot be opened ({error}). Use a local path or a URI such as s3://bucket/name."
     return StorageError, f"{uri} cannot be used ({reason}). Check that the store answers, and run again."

@@ -23,11 +23,11 @@ from contextlib import contextmanager
 from stableavatar.errors import StorageError
 
 VARIABLE = "STABLEAVATAR_SCRATCH"
-KEEP_OUTBOX_S = 7 * 24 * 3600.0
+KEEP_S = 7 * 24 * 3600.0
 MINE = 0o700  # read by nobody else
 
 _lock = threading.Lock()
-_owned: dict[tuple[int, str], str] = {}  # (pid, root) -> this process' work folder. A forked child makes its own
+_owned: dict[tuple[int, str], str] = {}  # (pid, root) -> work folder of this process. A forked child makes its own
 _owner_files: list[int] = []  # open as long as the process lives: that holds the locks
 
 
@@ -94,7 +94,7 @@ def sweep() -> None:
             shutil.rmtree(path, ignore_errors=True)
     for entry in os.scandir(place("outbox")):
         with contextlib.suppress(FileNotFoundError):  # another process was faster
-            if time.time() - entry.stat().st_mtime > KEEP_OUTBOX_S:
+            if time.time() - entry.stat().st_mtime > KEEP_S:
                 os.unlink(entry.path)
 
 
@@ -104,14 +104,26 @@ def _dead_folders() -> Iterator[list[str]]:
     dead: dict[str, int] = {}
     with locked(os.path.join(root(), "work.lock")):
         for entry in os.scandir(place("work")):
-            owner = _try_lock(os.path.join(entry.path, "owner"))
-            if owner is not None:
-                dead[entry.path] = owner
+            # Without that file: half removed, or a system that tidies up has taken it from a living process.
+            if os.path.exists(f"{entry.path}/owner") or time.time() - entry.stat().st_mtime > KEEP_S:
+                owner = _try_lock(f"{entry.path}/owner")
+                dead |= {entry.path: owner} if owner is not None else {}
     try:
         yield list(dead)
     finally:
         for owner in dead.values():
             os.close(owner)
+
+
+@contextmanager
+def tried_lock(path: str) -> Iterator[bool]:
+    """Whether the lock on the file `path` could be had at once; if so, it is held until the end."""
+    file = _try_lock(path)
+    try:
+        yield file is not None
+    finally:
+        if file is not None:
+            os.close(file)
 
 
 def _try_lock(path: str) -> int | None:
@@ -132,7 +144,7 @@ def _own_folder() -> str:
     """The work folder of this process, made on first use; then what dead processes left is removed, too."""
     with _lock:
         key = (os.getpid(), root())
-        if key in _owned:
+        if key in _owned and os.path.exists(f"{_owned[key]}/owner"):
             return _owned[key]
         path = os.path.join(place("work"), f"{os.getpid()}-{uuid.uuid4().hex[:8]}")
         with locked(os.path.join(root(), "work.lock")):  # nobody may see the folder without its owner's lock

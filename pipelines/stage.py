@@ -4,6 +4,7 @@ import logging
 import time
 from typing import Any, ClassVar
 
+from manifests.redact import redacted
 from stableavatar.errors import RowError
 
 Row = dict[str, Any]
@@ -50,8 +51,8 @@ class Stage:
 
 
 def fail(row: Row, stage: str, kind: str, message: str) -> Row:
-    """The row, failed in `stage`. The message says first which row of which manifest it is about."""
-    error = f"row {row['row_number']} of {row['manifest']}: {message}"
+    """The row, failed in `stage`. The message says first which row of which manifest it is about; no credentials."""
+    error = redacted(f"row {row['row_number']} of {row['manifest']}: {message}")
     kept = {name: value for name, value in row.items() if name not in WORKING_COLUMNS}
     return {
         "started_at": time.time(),
@@ -64,10 +65,18 @@ def fail(row: Row, stage: str, kind: str, message: str) -> Row:
     }
 
 
+class Formatter(logging.Formatter):
+    """Lines, and the traces below them, without credentials."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The whole text of a record."""
+        return redacted(super().format(record))
+
+
 def start_logging() -> None:
     """Make the log lines of our stages appear. Ray runs this once in each of its worker processes."""
     handler = logging.StreamHandler()
-    handler.setFormatter(logging.Formatter("%(message)s"))
+    handler.setFormatter(Formatter("%(message)s"))
     package = logging.getLogger(__package__)
     package.handlers = [handler]
     package.setLevel(logging.INFO)

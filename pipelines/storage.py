@@ -4,37 +4,31 @@ What fails in passing is tried again (see retries); every function here may rais
 """
 
 import errno
-import hashlib
 import os
 import shutil
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import fsspec
-from aiohttp import ClientTimeout
 from fsspec import AbstractFileSystem
 from fsspec.callbacks import Callback
 from fsspec.implementations.local import LocalFileSystem
 
 from manifests.redact import redacted
-from pipelines import scratch
-from pipelines.retries import clear_errors, is_transient, says_exists, steadily, was_repeated
+from pipelines.retries import clear_errors, is_transient, says_exists, steadily
 from stableavatar.errors import BadInput, NetworkError, RowError, StorageError
 
 # Requests are repeated one by one (an upload in parts has hundreds of them) a few times, with pauses of random length;
 # above that, `steadily` repeats whole operations. The layer between them is switched off in `open_store`.
-S3 = {
+S3: dict[str, Any] = {
     "config_kwargs": {"retries": {"mode": "standard", "total_max_attempts": 3}},
-    "max_concurrency": 4,
-}  # parts at once
-HTTP = {"client_kwargs": {"timeout": ClientTimeout(total=None, sock_connect=10, sock_read=60)}}  # seconds
-OPTIONS: dict[str, dict[str, Any]] = {"s3": S3, "s3a": S3, "http": HTTP, "https": HTTP}
+    "max_concurrency": 4,  # parts of 50 MB that are held at once
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,7 +52,12 @@ def absolute(uri: str) -> str:
 
 def open_store(uri: str) -> tuple[AbstractFileSystem, str]:
     """The file system that serves `uri`, and the path there. Raises BadInput for a scheme that nothing here serves."""
-    options = OPTIONS.get(uri.partition("://")[0], {})
+    scheme = uri.partition("://")[0]
+    options: dict[str, Any] = S3 if scheme in ("s3", "s3a") else {}
+    if scheme in ("http", "https"):
+        from aiohttp import ClientTimeout  # takes long, and most runs need no such store
+
+        options = {"client_kwargs": {"timeout": ClientTimeout(total=None, sock_connect=10, sock_read=60)}}  # seconds
     with clear_errors(uri):
         store, path = fsspec.core.url_to_fs(uri, use_listings_cache=False, **options)
     if options is S3:
@@ -69,7 +68,12 @@ def open_store(uri: str) -> tuple[AbstractFileSystem, str]:
 def read(uri: str) -> bytes:
     """The content of one file. Raises BadInput if it is missing, StorageError if the store refuses."""
     store, path = open_store(uri)
-    return steadily(uri, lambda: store.cat_file(path))
+    return steadily(uri, lambda: _content(store, path))
+
+
+def _content(store: AbstractFileSystem, path: str) -> bytes:
+    # Otherwise s3fs asks for the size first, and may then put together pieces of two versions of a file.
+    return store.cat_file(path, max_concurrency=1) if "s3" in store.protocol else store.cat_file(path)
 
 
 def read_if_there(uri: str) -> bytes | None:
@@ -102,8 +106,10 @@ def fetch(uri: str, path: str, *, max_bytes: float | None = None) -> None:
     store, remote_path = open_store(uri)
 
     def copy() -> None:
-        with _appearing_at(path) as beside:
+        with _written_beside(path) as beside:
             store.get_file(remote_path, beside, callback=_Limit(uri, max_bytes))
+            refuse_large(uri, os.path.getsize(beside), max_bytes)
+            os.replace(beside, path)
 
     steadily(uri, copy)
 
@@ -125,32 +131,6 @@ def refuse_large(uri: str, size: int | None, max_bytes: float | None) -> None:
     """Raises BadInput for a file that is larger than `max_bytes`; None: unknown, or no limit."""
     if size is not None and max_bytes is not None and size > max_bytes:
         raise BadInput(f"{uri} is larger than {max_bytes / 1e9:g} GB. Give a smaller file, or raise --max-file-bytes.")
-
-
-@contextmanager
-def fetched(uri: str) -> Iterator[str]:
-    """A local path with the content of `uri`: the file itself if it is local, else a copy that is removed at the end.
-
-    Raises what `fetch` raises. A RowError from inside that names the local path names `uri` instead.
-    """
-    with scratch.folder() as folder:
-        path = local_path(uri)
-        if path is None:
-            path = os.path.join(folder, "file" + os.path.splitext(urlsplit(uri).path)[1])
-            info(uri)
-            fetch(uri, path)
-        elif not os.path.isfile(path):
-            info(uri)  # explains what is wrong
-        try:
-            yield path
-        except RowError as error:
-            raise type(error)(str(error).replace(path, uri)) from error
-
-
-def sha256_of(path: str) -> str:
-    """Hash of a file's content, 64 hex digits."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def local_path(uri: str) -> str | None:
@@ -190,38 +170,45 @@ def write(data: bytes, uri: str) -> None:
 def create(data: bytes, uri: str) -> bool:
     """Write `data` to `uri` unless something is there: of all that try at once, one gets True.
 
-    Put something of your own into `data`: an answer that was lost on the way is told from another writer by it.
+    Only on S3 and local disks is it sure that one that wrote, but never heard of it, gets True as well.
     """
     store, path = open_store(uri)
-    is_again = False
+    writer = uuid.uuid4().hex
 
     def put() -> bool:
-        nonlocal is_again
-        is_doubtful, is_again = is_again, True
         try:
-            _put_new(store, path, data)
+            _put_new(store, path, data, writer)
         except Exception as error:
             if not says_exists(error):
                 raise
-            return (is_doubtful or was_repeated(error)) and _holds(store, path, data)
+            # Some client below may have sent this twice, of which nobody tells.
+            return "s3" in store.protocol and _writer_of(store, path) == writer
         return True
 
     return steadily(uri, put)
 
 
-def _put_new(store: AbstractFileSystem, path: str, data: bytes) -> None:
+def _put_new(store: AbstractFileSystem, path: str, data: bytes, writer: str) -> None:
     """Raises an error that `says_exists`."""
     if isinstance(store, LocalFileSystem):
         _link_new(path, data)
         return
+    signed = {"Metadata": {"writer": writer}} if "s3" in store.protocol else {}
     try:
-        store.pipe_file(path, data, mode="create")
+        store.pipe_file(path, data, mode="create", **signed)
     except (NotImplementedError, TypeError, ValueError, OSError) as error:
         if isinstance(error, OSError) and error.errno != errno.ENOSYS:
             raise
         if store.exists(path):  # a store that knows no such mode: nearly as good
             raise FileExistsError(path) from None
         store.pipe_file(path, data)
+
+
+def _writer_of(store: AbstractFileSystem, path: str) -> str | None:
+    try:
+        return store.metadata(path).get("writer")
+    except FileNotFoundError:  # removed meanwhile
+        return None
 
 
 def _link_new(path: str, data: bytes) -> None:
@@ -235,13 +222,6 @@ def _link_new(path: str, data: bytes) -> None:
         except OSError:  # a disk without links
             with open(path, "xb") as file:
                 file.write(data)
-
-
-def _holds(store: AbstractFileSystem, path: str, data: bytes) -> bool:
-    try:
-        return store.cat_file(path) == data
-    except FileNotFoundError:
-        return False
 
 
 def remove(uri: str) -> None:
@@ -334,8 +314,9 @@ def remove_parts(folder: str, *, older_than_s: float = 3600.0) -> None:
     """Remove what killed processes left half-written in a folder on this machine. Other stores keep no such parts."""
     path = local_path(folder)
     for part in Path(path).glob(".*.part") if path else ():
-        if time.time() - part.stat().st_mtime > older_than_s:
-            part.unlink(missing_ok=True)
+        with suppress(FileNotFoundError):  # finished meanwhile
+            if time.time() - part.stat().st_mtime > older_than_s:
+                part.unlink()
 
 
 @contextmanager

@@ -7,14 +7,26 @@ from typing import Any
 
 import boto3
 import pytest
+from botocore.retries.standard import ExponentialBackoff
 from moto.server import ThreadedMotoServer
+from s3fs import S3FileSystem
 
 from manifests.schema import MANIFEST
-from pipelines import plan
+from pipelines import plan, retries, scratch
 from pipelines.workers import cluster
 from stableavatar.presets import Preset, tiny
+from tests.faults import Faults, proxy
 
 EXAMPLES = Path(__file__).parents[1] / "manifests" / "examples"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def scratch_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Scratch of these tests alone, without what others left."""
+    path = str(tmp_path_factory.mktemp("scratch"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(scratch.VARIABLE, path)
+        yield path
 
 
 @pytest.fixture(scope="session")
@@ -43,6 +55,32 @@ def bucket(s3_server: str, request: pytest.FixtureRequest) -> str:
     name = f"bucket-{abs(hash(request.node.nodeid)):x}"
     boto3.client("s3").create_bucket(Bucket=name)
     return f"s3://{name}"
+
+
+@pytest.fixture(params=["local", "s3"])
+def base(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """A folder that does not exist yet, on the local disk and on S3."""
+    return f"{tmp_path}/out" if request.param == "local" else request.getfixturevalue("bucket") + "/out"
+
+
+@pytest.fixture
+def faults(s3_server: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Faults]:
+    """What goes wrong between the clients of this process and the S3 server; nothing yet. Waits are short."""
+    faults = Faults(s3_server, share=0.0)
+    with proxy(faults) as address:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", address)
+        monkeypatch.setattr(retries, "FIRST_WAIT_S", 0.02)
+        monkeypatch.setattr(ExponentialBackoff, "delay_amount", lambda self, context: 0.01)
+        S3FileSystem.clear_instance_cache()  # file systems remember the address
+        yield faults
+    S3FileSystem.clear_instance_cache()
+
+
+@pytest.fixture
+def flaky_bucket(bucket: str, faults: Faults) -> str:
+    """The URI of a new bucket behind a network on which a fifth of the requests fail."""
+    faults.share = 0.2
+    return bucket
 
 
 @pytest.fixture(scope="session")

@@ -87,3 +87,8 @@ def test_file_stems_are_unique() -> None:
 def test_when_a_row_is_made_is_not_part_of_its_id() -> None:
     row = {"portrait": "a.png", "audio": "b.wav"}
     assert default_id({**row, "priority": 5}) == default_id(row)
+
+
+def test_what_signs_an_address_is_no_part_of_a_name() -> None:
+    signed = "https://host/faces/anna.png?X-Amz-Credential=a/b.c&X-Amz-Signature=5ec2e7"
+    assert default_id({"portrait": signed, "audio": "what?.wav"}).startswith("anna_what?_")

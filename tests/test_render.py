@@ -9,7 +9,7 @@ import pytest
 from ray.exceptions import RayError
 
 from manifests.schema import ManifestError
-from pipelines import results, storage
+from pipelines import cache, results, storage
 from pipelines.check import Check
 from pipelines.cli import main
 from pipelines.render import RunReport, render
@@ -81,7 +81,7 @@ def test_good_and_bad_rows_to_s3(ray_cluster: None, bucket: str, preset: Preset,
     )
     for row in good:
         assert all(row[f"{stage}_s"] > 0 for stage in ("check", "prepare", "encode_text", "generate", "measure"))
-        with storage.fetched(row["video"]) as path:
+        with cache.fetched(row["video"]) as path:
             check_contract(measure_video(path), num_frames=row["num_frames"], width=row["width"], height=row["height"])
 
 

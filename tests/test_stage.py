@@ -46,3 +46,8 @@ def test_an_unexpected_error_fails_the_row_alone_and_is_logged_with_its_tracebac
     assert row["error_kind"] == "internal"
     assert "unexpected KeyError: 'oops'" in row["error"]
     assert "Traceback" in caplog.text
+
+
+def test_the_error_of_a_row_holds_no_credentials() -> None:
+    row = Strange(BadInput("https://host/a.png?X-Amz-Signature=5ec2e7 does not exist."))({**ROW})
+    assert row["error"] == "row 3 of night.csv: https://host/a.png?X-Amz-Signature=*** does not exist."

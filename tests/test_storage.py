@@ -1,19 +1,18 @@
+import errno
 import os
-import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import boto3
 import pytest
 from s3fs import S3FileSystem
 
 from pipelines import storage
-from stableavatar.errors import BadInput, RowError, StorageError
-
-
-@pytest.fixture(params=["local", "s3"])
-def base(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    return f"{tmp_path}/out" if request.param == "local" else request.getfixturevalue("bucket") + "/out"
+from stableavatar.errors import BadInput, NetworkError, StorageError
+from tests.faults import KINDS, Faults
 
 
 def test_what_is_written_is_read(base: str, tmp_path: Path) -> None:
@@ -33,47 +32,6 @@ def test_a_failing_write_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(BadInput):
         storage.publish(f"{tmp_path}/missing.mp4", f"{tmp_path}/out/a.mp4")
     assert os.listdir(tmp_path / "out") == []
-
-
-def test_a_fetched_file_is_named_by_its_uri_in_errors_and_its_copy_is_removed(base: str) -> None:
-    uri = f"{base}/face.png"
-    storage.write(b"face", uri)
-    paths = []
-
-    def use() -> None:
-        with storage.fetched(uri) as path:
-            paths.append(path)
-            assert Path(path).read_bytes() == b"face"
-            raise BadInput(f"{path} is not an image.")
-
-    with pytest.raises(RowError, match=f"^{uri} is not an image.$"):
-        use()
-    (path,) = paths
-    assert os.path.exists(path) == (not uri.startswith("s3://"))
-
-
-def test_a_signed_address_may_be_long(tmp_path: Path) -> None:
-    (tmp_path / "face.png").write_bytes(b"face")
-    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(SimpleHTTPRequestHandler, directory=str(tmp_path)))
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    try:
-        uri = f"http://127.0.0.1:{server.server_port}/face.png?signature={'x' * 400}.{'y' * 400}"
-        with storage.fetched(uri) as path:
-            assert (Path(path).read_bytes(), Path(path).suffix) == (b"face", ".png")
-    finally:
-        server.shutdown()
-        server.server_close()
-
-
-@pytest.mark.parametrize("missing", ["no/such/file", "/no/such/folder/face.png"])
-def test_a_missing_file(missing: str) -> None:
-    with pytest.raises(BadInput, match="does not exist"), storage.fetched(missing):
-        pass
-
-
-def test_a_folder_is_no_file(tmp_path: Path) -> None:
-    with pytest.raises(BadInput, match="is a folder"), storage.fetched(str(tmp_path)):
-        pass
 
 
 def test_an_unknown_scheme_says_what_to_use() -> None:
@@ -107,3 +65,230 @@ def test_an_output_that_is_a_file_is_not_writable(tmp_path: Path) -> None:
     (tmp_path / "out").write_bytes(b"")
     with pytest.raises(StorageError, match="out"):
         storage.check_writable(f"{tmp_path}/out")
+
+
+def test_an_output_that_gives_back_something_else_is_not_writable(base: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(storage, "read", lambda uri: b"")
+    with pytest.raises(StorageError, match="does not give back what is written"):
+        storage.check_writable(base)
+
+
+@pytest.mark.parametrize("answer", ["403 InvalidAccessKeyId", "403 AccessDenied", "403 ExpiredToken"])
+def test_wrong_credentials_are_told_at_once(bucket: str, faults: Faults, answer: str) -> None:
+    faults.choose = lambda method, path: answer
+    with pytest.raises(StorageError, match=r"cannot write to s3://.*no permission.*Check the credentials") as raised:
+        storage.check_writable(f"{bucket}/out")
+    assert not isinstance(raised.value, NetworkError)
+    assert len(faults.requests) == 1
+
+
+def test_of_all_that_create_a_file_one_succeeds(base: str) -> None:
+    with ThreadPoolExecutor(8) as threads:
+        contents = [str(number).encode() for number in range(8)]
+        created = list(threads.map(lambda content: storage.create(content, f"{base}/lease/1.json"), contents))
+    assert sum(created) == 1
+    assert storage.read(f"{base}/lease/1.json") == contents[created.index(True)]
+    assert storage.create(storage.read(f"{base}/lease/1.json"), f"{base}/lease/1.json") is False
+    assert storage.names_in(f"{base}/lease") == ["1.json"]
+
+
+def test_a_disk_without_links_creates_files_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def link(source: str, target: str) -> None:
+        raise OSError(errno.EPERM, "no links here")
+
+    monkeypatch.setattr(os, "link", link)
+    assert storage.create(b"a", f"{tmp_path}/a") is True
+    assert storage.create(b"b", f"{tmp_path}/a") is False
+    assert (tmp_path / "a").read_bytes() == b"a"
+
+
+def test_a_store_without_conditions_creates_files_too() -> None:
+    uri = "memory://out/create"
+    assert (storage.create(b"a", uri), storage.create(b"b", uri), storage.read(uri)) == (True, False, b"a")
+    storage.remove(uri)
+
+
+@pytest.mark.parametrize("times", [1, 2, 5, 10])  # client upon client repeats a request, and not all of them tell
+def test_a_creation_whose_answer_was_lost_has_succeeded(bucket: str, faults: Faults, times: int) -> None:
+    storage.write(b"x", f"{bucket}/warm")  # a connection that was used before is another case
+    lost = ["cut_after"] * times
+    faults.choose = lambda method, path: lost.pop() if lost and method == "PUT" else None
+    assert storage.create(b"mine", f"{bucket}/lease") is True
+    assert storage.create(b"mine", f"{bucket}/lease") is False
+
+
+def test_a_creation_whose_answer_was_lost_is_told_from_another_writer(bucket: str, faults: Faults) -> None:
+    storage.create(b"same", f"{bucket}/lease")
+    lost = ["cut_after"] * 3
+    faults.choose = lambda method, path: lost.pop() if lost and method == "PUT" else None
+    assert storage.create(b"same", f"{bucket}/lease") is False
+
+
+def test_folders_are_listed_and_removed_with_all_that_is_in_them(base: str) -> None:
+    for name in (
+        "checkpoints/a/1",
+        "checkpoints/a/deep/2",
+        "checkpoints/b/3",
+        "checkpoints/notes",
+        "checkpoints-1/4",
+    ):
+        storage.write(b"x", f"{base}/{name}")
+    assert storage.folders_in(f"{base}/checkpoints") == ["a", "b"]
+    assert storage.names_in(f"{base}/checkpoints") == ["notes"]
+    storage.remove_folder(f"{base}/checkpoints/a")
+    storage.remove_folder(f"{base}/checkpoints/a")
+    assert storage.folders_in(f"{base}/checkpoints") == ["b"]
+    storage.remove_folder(f"{base}/checkpoints")
+    assert storage.folders_in(base) == ["checkpoints-1"]
+    assert storage.folders_in(f"{base}/nothing") == []
+
+
+@pytest.mark.parametrize("uri", ["s3://bucket", "s3://bucket/", "/"])
+def test_a_whole_store_is_not_removed(uri: str) -> None:
+    with pytest.raises(ValueError, match="not a folder to be removed"):
+        storage.remove_folder(uri)
+
+
+def test_the_version_of_a_file_changes_with_its_content(base: str) -> None:
+    versions = set()
+    for content in (b"one", b"two", b"three"):
+        storage.write(content, f"{base}/file")
+        info = storage.info(f"{base}/file")
+        assert info.size == len(content)
+        versions.add(info.version)
+    assert len(versions) == 3
+    with pytest.raises(BadInput, match="is a folder"):
+        storage.info(base)
+
+
+def test_a_file_that_is_larger_than_allowed_is_not_fetched(base: str, tmp_path: Path) -> None:
+    storage.write(bytes(1000), f"{base}/file")
+    storage.fetch(f"{base}/file", f"{tmp_path}/copy", max_bytes=1000)
+    with pytest.raises(BadInput, match=r"file is larger than 9\.99e-07 GB.*--max-file-bytes"):
+        storage.fetch(f"{base}/file", f"{tmp_path}/other", max_bytes=999)
+    assert not (tmp_path / "other").exists()
+
+
+def test_every_operation_survives_a_network_that_fails_often(flaky_bucket: str, faults: Faults, tmp_path: Path) -> None:
+    (tmp_path / "video.mp4").write_bytes(bytes(range(256)) * 4000)
+    for number in range(12):
+        base = f"{flaky_bucket}/{number}"
+        storage.check_writable(base)
+        storage.publish(f"{tmp_path}/video.mp4", f"{base}/videos/a.mp4")
+        assert storage.create(str(number).encode(), f"{base}/lease") is True
+        assert storage.create(b"other", f"{base}/lease") is False
+        storage.write(b"row", f"{base}/row")
+        assert storage.read(f"{base}/row") == b"row"
+        assert storage.exists(f"{base}/row") and not storage.exists(f"{base}/other")
+        assert storage.is_folder(base)
+        assert storage.info(f"{base}/videos/a.mp4").size == 1_024_000
+        storage.fetch(f"{base}/videos/a.mp4", f"{tmp_path}/copy.mp4")
+        assert (tmp_path / "copy.mp4").read_bytes() == (tmp_path / "video.mp4").read_bytes()
+        assert (storage.names_in(base), storage.folders_in(base)) == (["lease", "row"], ["videos"])
+        storage.remove(f"{base}/row")
+        storage.remove(f"{base}/row")
+        storage.remove_folder(base)
+        assert storage.names_in(base) == storage.folders_in(base) == []
+    assert set(faults.failed) == set(KINDS)
+    assert len(faults.failed) > 0.1 * len(faults.requests)
+
+
+@pytest.mark.parametrize("fault", [*KINDS, "500 InternalError", "429 TooMany", "400 RequestTimeout"])
+def test_what_never_passes_is_given_up_as_a_failure_of_the_network(
+    bucket: str, faults: Faults, fault: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipelines.retries.TRIES", 3)
+    faults.choose = lambda method, path: fault
+    with pytest.raises(NetworkError, match=r"s3://.*/row could not be reached.*Check the network"):
+        storage.write(b"row", f"{bucket}/row")
+    assert 3 <= len(faults.requests) <= 18  # three tries of three requests, each sent twice by the client at the bottom
+
+
+@pytest.mark.parametrize("answer", ["403 AccessDenied", "400 InvalidRequest"])
+@pytest.mark.parametrize(
+    "operation",
+    [
+        storage.read,
+        partial(storage.write, b"x"),
+        partial(storage.create, b"x"),
+        storage.info,
+        storage.exists,
+        storage.names_in,
+        storage.remove,
+        storage.remove_folder,
+    ],
+)
+def test_what_cannot_pass_is_not_tried_again(
+    bucket: str, faults: Faults, operation: Callable[[str], object], answer: str
+) -> None:
+    faults.choose = lambda method, path: answer
+    with pytest.raises(StorageError) as raised:
+        operation(f"{bucket}/out/file")
+    assert not isinstance(raised.value, NetworkError)
+    assert len(faults.requests) == len(set(faults.requests))
+
+
+def test_a_missing_file_is_not_asked_for_again(bucket: str, faults: Faults) -> None:
+    with pytest.raises(BadInput, match="does not exist"):
+        storage.read(f"{bucket}/nothing")
+    assert len(faults.requests) == 1
+
+
+@pytest.mark.parametrize("failing", ["part", "complete", "lost"])
+def test_an_upload_in_parts_leaves_no_parts(bucket: str, faults: Faults, tmp_path: Path, failing: str) -> None:
+    size = 101 * 2**20
+    with open(tmp_path / "long.mp4", "wb") as file:
+        file.truncate(size)
+    choices = {"part": (("PUT", "partNumber=2", "403 AccessDenied"), 9), "complete": (("POST", "uploadId", "busy"), 4)}
+    (method, words, fault), times = choices.get(failing, (("POST", "uploadId", "cut_after"), 1))
+    faults_left = [fault] * times
+    faults.choose = lambda m, path: faults_left.pop() if faults_left and m == method and words in path else None
+    if failing == "part":
+        with pytest.raises(StorageError, match="no permission"):
+            storage.publish(f"{tmp_path}/long.mp4", f"{bucket}/long.mp4")
+        assert not storage.exists(f"{bucket}/long.mp4")
+    else:
+        storage.publish(f"{tmp_path}/long.mp4", f"{bucket}/long.mp4")
+        assert storage.info(f"{bucket}/long.mp4").size == size
+    name = bucket.removeprefix("s3://")
+    assert "Uploads" not in boto3.client("s3", endpoint_url=faults.backend).list_multipart_uploads(Bucket=name)
+
+
+def test_a_full_disk_is_told_at_once_with_the_remedy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(self: Path, data: bytes) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(StorageError, match=r"no space left for .*Make room") as raised:
+        storage.write(b"x", f"{tmp_path}/row")
+    assert not isinstance(raised.value, NetworkError)
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_network_disk_that_stalls_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipelines.retries.FIRST_WAIT_S", 0.01)
+    errors = [OSError(errno.ESTALE, "Stale file handle"), OSError(errno.EIO, "Input/output error")]
+    replace = os.replace
+
+    def sometimes(source: str, target: str) -> None:
+        if errors:
+            raise errors.pop()
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", sometimes)
+    storage.write(b"x", f"{tmp_path}/row")
+    assert os.listdir(tmp_path) == ["row"]
+
+
+def test_what_a_killed_process_left_half_written_is_removed(tmp_path: Path) -> None:
+    for name, age_s in ((".old.part", 7200), (".new.part", 0), ("old.mp4", 7200)):
+        (tmp_path / name).touch()
+        os.utime(tmp_path / name, (time.time() - age_s,) * 2)
+    storage.remove_parts(str(tmp_path))
+    assert sorted(os.listdir(tmp_path)) == [".new.part", "old.mp4"]
+
+
+def test_messages_of_a_store_hold_no_credentials(tmp_path: Path) -> None:
+    with pytest.raises(BadInput) as raised:
+        storage.read(f"{tmp_path}/face.png?X-Amz-Signature=5ec2e7")
+    assert "5ec2e7" not in str(raised.value)
