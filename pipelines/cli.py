@@ -13,13 +13,11 @@ from manifests.cells import BadCell, Value, convert
 from manifests.schema import MANIFEST, ManifestError
 from pipelines import plan, results, storage, tables
 from pipelines.stage import Row, start_logging
+from pipelines.status import read_status
 from stableavatar.checkpoints.layout import VARIANTS
+from stableavatar.choices import BACKENDS, CHOICES, MODES
 from stableavatar.errors import BadInput, RowError, WeightsError
-from stableavatar.model.attention import BACKENDS
-from stableavatar.model.lora import parse_loras
-from stableavatar.model.memory import MODES
 from stableavatar.presets import PRESETS, Preset, find_preset
-from stableavatar.settings import CHOICES
 
 ALL_FINE, CANNOT_GO_ON, SOME_FAILED = 0, 1, 2
 
@@ -104,6 +102,7 @@ def parser() -> argparse.ArgumentParser:
 
     status = commands.add_parser("status", help="how far an output is")
     status.add_argument("output", metavar="OUTPUT", help="folder or URI given to render")
+    status.add_argument("--json", action="store_true", help="for machines")
     status.set_defaults(run=run_status)
     return top
 
@@ -154,10 +153,11 @@ def run_check(args: argparse.Namespace) -> int:
 
 def run_status(args: argparse.Namespace) -> int:
     """Show how far an output is."""
-    table, run = results.read_results(args.output), results.read_run(args.output)
-    if not len(table) and not run:
-        raise BadInput(f"{args.output} holds no results. Give the folder or URI that was given to render.")
-    console.print(tables.status(table, run))
+    status = read_status(args.output)
+    if args.json:
+        print(status.to_json())
+    else:
+        console.print(tables.status(status))
     return ALL_FINE
 
 
@@ -233,6 +233,8 @@ def choice(text: str) -> tuple[str, Value]:
 
 def loras(text: str) -> list[tuple[str, float]]:
     """FILE:WEIGHT,... as in a manifest."""
+    from stableavatar.model.lora import parse_loras
+
     try:
         return parse_loras(text)
     except ValueError as error:

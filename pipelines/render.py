@@ -57,15 +57,14 @@ def render(
         rows = plan.select_rows(rows, limit, model=preset.name, weights_hash=weights_hash(preset))
         rows = plan.with_lost(rows, flow(rows, check_pools(preset, output, capacity)), "check")
         before = results.read_results(output)
-        todo, done = results.split_finished(rows, before, output)
+        todo, done, left = results.split_finished(rows, before, output)
         results.write_run(output, manifest=storage.absolute(manifest), model=preset.name, num_rows=len(rows))
-        results.forget_failures(todo, before, output)
 
         progress: Any = ray.remote(num_cpus=0)(Progress).remote()  # a handle, which has no type
         write = (output, carried_schema({"carried": plan.unpack(row)} for row in rows))
         pools = render_pools(preset, capacity, load_avatar, load_encoder, Reporter(progress), write)
         require_room(pools, capacity)
-        finished = []
+        finished = left
         with Display(todo, lambda: ray.get(progress.snapshot.remote()), console or Console()) as display:
             for row in flow(plan.longest_first(todo), pools):
                 display.finished(row)

@@ -1,9 +1,13 @@
-"""The result table: one small Parquet file for each row, written as soon as the row is finished."""
+"""The result table: one small Parquet file for each row, written as soon as the row is finished.
 
+At the end of a run the small files are gathered in one. Whoever reads takes the small ones first: see `current`.
+"""
+
+import hashlib
 import io
 import json
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Collection, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from typing import Any
@@ -19,9 +23,16 @@ from pipelines.plan import place, unpack
 from pipelines.stage import Row
 from stableavatar.errors import StorageError
 
-READS_AT_ONCE = 16
+FILES_AT_ONCE = 16
+COMPACTED = "results.parquet"
 SHOWN = ("manifest", "row_number", "id", "status", "error_kind", "error")  # what the driver needs of a finished row
 TIMES = ("started_at", "finished_at")
+NAMED_BY = ("id", "content_id", "manifest", "row_number", "finished_at")
+FAILURE = ("status", "error_kind", "error", "stage")
+LONG_AGO = datetime.min.replace(tzinfo=UTC)
+
+# Failures of a row that is what it was: the same again, most likely. All others are tried again by every run.
+FINAL_KINDS = ("out_of_memory", "broken_video", "internal", "quarantined")
 
 
 class WriteResult:
@@ -58,17 +69,81 @@ def result_uri(output: str, row: Row) -> str:
 
 
 def read_results(output: str) -> pa.Table:
-    """The whole result table of an output, also while a run goes on; without rows if there is none yet."""
+    """The result table of an output, also while a run goes on: each row once, as `current` has it. It may be empty."""
+    small = _read_small(output)  # first: what is missing here because it was compacted is in the file that comes next
+    return _whole(output, [table for table, _ in small.values()])
+
+
+def compact(output: str, check: Callable[[], None] = lambda: None) -> None:
+    """Gather what `read_results` gives in `<output>/results.parquet`, and remove the small files that are in it.
+
+    Readers see every row all the time, also if this is killed at any point. `check` is called before anything is
+    written or removed and may raise: where two runs do this at once, the slower one must not write what it read long
+    ago. A small file that was written again in the meantime stays.
+    """
+    small = _read_small(output)
+    if not small:
+        return
+    file = io.BytesIO()
+    pq.write_table(_whole(output, [table for table, _ in small.values()]), file)
+    check()
+    storage.write(file.getvalue(), storage.join(output, COMPACTED))
+    check()
+    with ThreadPoolExecutor(FILES_AT_ONCE) as threads:
+        list(threads.map(_remove_unchanged, small, (digest for _, digest in small.values())))
+
+
+def current(table: pa.Table) -> pa.Table:
+    """One row for each file stem, the one that finished last. A failure goes when something newer is said of its row.
+
+    That is a newer row at the same place of the manifest, or with the same id there, wherever it stands now. In one
+    run only rows that failed while they were read share an id: those have nothing to say about each other.
+    """
+    rows = table.select([*NAMED_BY, *FAILURE]).to_pylist()
+    oldest_first = sorted(range(len(rows)), key=lambda i: rows[i]["finished_at"] or LONG_AGO)
+    age = {i: -rank for rank, i in enumerate(oldest_first)}
+    newest = {stem(rows[i]): i for i in oldest_first}
+    by_place = {place(rows[i]): i for i in oldest_first}
+    by_id = {(rows[i]["manifest"], rows[i]["id"]): i for i in oldest_first if rows[i]["stage"] != "read"}
+
+    def is_superseded(i: int) -> bool:
+        newer = (by_place[place(rows[i])], by_id.get((rows[i]["manifest"], rows[i]["id"]), i))
+        return rows[i]["status"] == "failed" and any(age[other] < age[i] for other in newer)
+
+    kept = sorted(i for i in newest.values() if not is_superseded(i))
+    return table.take(pa.array(kept, pa.int64()))
+
+
+def _whole(output: str, small: list[pa.Table]) -> pa.Table:
+    """The small tables and what was compacted before, as one."""
+    uri = storage.join(output, COMPACTED)
+    data = storage.read_if_there(uri)
+    compacted = [] if data is None else [_parse(data, uri)]
+    return current(concat([result_schema().empty_table(), *compacted, *small]))
+
+
+def _read_small(output: str) -> dict[str, tuple[pa.Table, bytes]]:
+    """The files with one row each: table and hash of each, by URI."""
     folder = storage.join(output, "results")
-    files = [storage.join(folder, name) for name in storage.names_in(folder) if name.endswith(".parquet")]
-    with ThreadPoolExecutor(READS_AT_ONCE) as threads:
-        tables = list(threads.map(_read_table, files))
-    return concat([result_schema().empty_table(), *tables])
+    uris = [storage.join(folder, name) for name in storage.names_in(folder) if name.endswith(".parquet")]
+    with ThreadPoolExecutor(FILES_AT_ONCE) as threads:
+        files = zip(uris, threads.map(storage.read_if_there, uris), strict=True)
+        return {uri: (_parse(data, uri), _digest(data)) for uri, data in files if data is not None}
 
 
-def _read_table(uri: str) -> pa.Table:
+def _remove_unchanged(uri: str, digest: bytes) -> None:
+    data = storage.read_if_there(uri)
+    if data is not None and _digest(data) == digest:
+        storage.remove(uri)
+
+
+def _digest(data: bytes) -> bytes:
+    return hashlib.sha256(data).digest()
+
+
+def _parse(data: bytes, uri: str) -> pa.Table:
     try:
-        return pq.read_table(io.BytesIO(storage.read(uri)))
+        return pq.ParquetFile(pa.BufferReader(data)).read(use_threads=False)  # half the time of read_table
     except pa.ArrowInvalid as error:
         raise StorageError(f"{uri} is not a result that can be read ({error}). Remove it, and run again.") from error
 
@@ -90,28 +165,32 @@ def _carried_as_text(table: pa.Table, own: set[str]) -> pa.Table:
     return table
 
 
-def split_finished(rows: Iterable[Row], table: pa.Table, output: str) -> tuple[list[Row], list[Row]]:
-    """(to do, done): a row is done if `table` has it as ok, under the same id and content, and its video exists."""
+def split_finished(
+    rows: Iterable[Row], table: pa.Table, output: str, retry_kinds: Collection[str] = ()
+) -> tuple[list[Row], list[Row], list[Row]]:
+    """(to do, done, left) of checked rows, in their order.
+
+    Done: `table` has it as ok, under the same id and content, and its video exists. Left: it failed before, under the
+    same id and content, with one of FINAL_KINDS that is not among `retry_kinds`; such a row is given as it failed.
+    """
     videos = set(storage.names_in(storage.join(output, "videos")))
-    old = table.select(["id", "content_id", "status", "manifest", "row_number"]).to_pylist()
-    finished = {stem(row) for row in old if row["status"] == "ok" and f"{stem(row)}.mp4" in videos}
-    rows = list(rows)
-    return [row for row in rows if stem(row) not in finished], [row for row in rows if stem(row) in finished]
+    old = {stem(row): row for row in table.select([*NAMED_BY, *FAILURE]).to_pylist()}
+    todo, done, left = [], [], []
+    for row in rows:
+        before = old.get(stem(row), {"status": "", "error_kind": ""})
+        if before["status"] == "ok" and f"{stem(row)}.mp4" in videos:
+            done.append(row)
+        elif row["status"] != "failed" and before["error_kind"] in set(FINAL_KINDS) - set(retry_kinds):
+            left.append({**row, **{name: before[name] for name in FAILURE}})
+        else:
+            todo.append(row)
+    return todo, done, left
 
 
-def forget_failures(rows: Iterable[Row], table: pa.Table, output: str) -> None:
-    """Remove what earlier runs of the same manifest said about failures of these rows: this run says it anew."""
-    rows = list(rows)
-    known = {place(row) for row in rows} | {(row["manifest"], row["id"]) for row in rows}
-    for old in table.select(["id", "content_id", "status", "manifest", "row_number"]).to_pylist():
-        if old["status"] == "failed" and {place(old), (old["manifest"], old["id"])} & known:
-            storage.remove(result_uri(output, old))
-
-
-def write_run(output: str, *, manifest: str, model: str, num_rows: int) -> None:
-    """Note what the newest run is about, for `status`."""
+def write_run(output: str, *, manifest: str, model: str, num_rows: int, **more: Any) -> None:
+    """Note what the newest run is about, for `status`; `more` is anything that JSON can hold (see pipelines.status)."""
     run = {"manifest": manifest, "model": model, "num_rows": num_rows, "started_at": datetime.now(UTC).isoformat()}
-    storage.write(json.dumps(run, indent=2).encode(), storage.join(output, "run.json"))
+    storage.write(json.dumps(run | more, indent=2).encode(), storage.join(output, "run.json"))
 
 
 def read_run(output: str) -> dict[str, Any] | None:

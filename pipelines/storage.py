@@ -76,6 +76,16 @@ def _content(store: AbstractFileSystem, path: str) -> bytes:
     return store.cat_file(path, max_concurrency=1) if "s3" in store.protocol else store.cat_file(path)
 
 
+def read_if_there(uri: str) -> bytes | None:
+    """The content of one file, None if it is missing."""
+    try:
+        return read(uri)
+    except BadInput as error:
+        if isinstance(error.__cause__, FileNotFoundError):
+            return None
+        raise
+
+
 def info(uri: str) -> FileInfo:
     """What the store tells about a file, in one request. Raises BadInput if it is missing or a folder."""
     store, path = open_store(uri)

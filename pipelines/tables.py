@@ -1,20 +1,20 @@
 """What the commands print: the rows of a manifest as checked, what came of a run, and how far an output is."""
 
-from collections import Counter
 from collections.abc import Collection, Iterable
-from typing import Any
+from datetime import timedelta
+from typing import TYPE_CHECKING
 
-import pyarrow as pa
-import pyarrow.compute as pc
 from rich.markup import escape
 from rich.table import Table
 
 from pipelines import results
 from pipelines.stage import Row
-from stableavatar.checkpoints.inspect import FolderReport
-from stableavatar.units import FPS
+from pipelines.status import Status
 
-STAGES = ("check", "prepare", "encode_text", "generate", "measure")
+if TYPE_CHECKING:  # whoever wants to know a status need not wait for torch to load
+    from stableavatar.checkpoints.inspect import FolderReport
+
+MAX_SHOWN = 16  # running rows
 
 
 def listing(rows: Iterable[Row], done: Collection[str] = ()) -> Table:
@@ -35,7 +35,7 @@ def listing(rows: Iterable[Row], done: Collection[str] = ()) -> Table:
     return table
 
 
-def folder(report: FolderReport) -> Table:
+def folder(report: "FolderReport") -> Table:
     """The files of a published model."""
     table = Table("file", "for", "bytes", "tensors", "sha256", "", box=None, pad_edge=False)
     for file in report.files:
@@ -57,23 +57,39 @@ def counts(num_ok: int, num_failed: int, num_done_before: int) -> str:
     return f"{num_ok + num_failed + num_done_before} rows: {num_ok} ok, {num_failed} failed{before}"
 
 
-def status(table: pa.Table, run: dict[str, Any] | None) -> Table:
-    """How far an output is: what the newest run is about, rows by state, seconds of each stage, video made."""
+def status(status: Status) -> Table:
+    """How far an output is: the newest run, its rows by state, what runs, speeds, and what lies there of all runs."""
     shown = Table("", "", show_header=False, box=None, pad_edge=False)
-    if run:
-        shown.add_row("newest run", escape(f"{run['manifest']}, {run['model']}, started {run['started_at'][:19]} UTC"))
-        shown.add_row("its rows", str(run["num_rows"]))
-    ok = table.filter(pc.equal(table["status"], "ok"))
-    shown.add_row("ok", f"{len(ok)} rows")
-    shown.add_row("failed", f"{len(table) - len(ok)} rows")
-    failed = table.filter(pc.equal(table["status"], "failed"))
-    for kind, number in sorted(Counter(failed["error_kind"].to_pylist()).items()):
-        shown.add_row(f"  {kind}", str(number))
-    shown.add_row("video made", f"{_total(ok, 'num_frames') / FPS:.1f} s")
-    for name in STAGES:
-        shown.add_row(name, f"{_total(table, f'{name}_s'):.1f} s")
+    if status.manifest:
+        shown.add_row("newest run", escape(f"{status.manifest}, {status.model}, started {_utc(status.started_at)}"))
+    shown.add_row("state", escape(_state(status)))
+    shown.add_row("its rows", str(status.num_rows))
+    for state in ("ok", "failed", "running", "waiting", "unfinished"):
+        shown.add_row(state, f"{getattr(status, f'num_{state}')} rows")
+        for kind, number in status.failed_kinds.items() if state == "failed" else ():
+            shown.add_row(f"  {escape(kind)}", str(number))
+        for row in status.running[:MAX_SHOWN] if state == "running" else ():
+            shown.add_row(f"  {escape(row['id'])}", f"{row['windows_done']:.1f} of {row['num_windows']} windows")
+    if status.seconds_left:
+        shown.add_row("time left", f"about {timedelta(seconds=round(status.seconds_left))}")
+    if status.videos_per_hour:
+        shown.add_row("speed", f"{status.videos_per_hour:.1f} videos per hour")
+    if status.gpu_s_per_video_s:
+        shown.add_row("cost", f"{status.gpu_s_per_video_s:.1f} s on a generator for a second of video")
+    shown.add_row("video made", f"{status.num_videos} videos, {status.video_s:.1f} s")
+    for name, seconds in status.stage_s.items():
+        shown.add_row(name, f"{seconds:.1f} s")
     return shown
 
 
-def _total(table: pa.Table, column: str) -> float:
-    return pc.sum(table[column]).as_py() or 0.0
+def _state(status: Status) -> str:
+    where = f"on {status.host}, process {status.pid}; last sign of life {_utc(status.last_sign)}"
+    if status.is_running:
+        return f"running {where}"
+    if status.host:
+        return f"died {where}. The same command goes on from there"
+    return "ended with rows unfinished. The same command goes on from there" if status.num_unfinished else "finished"
+
+
+def _utc(time: str | None) -> str:
+    return f"{time[:19]} UTC" if time else "at an unknown time"

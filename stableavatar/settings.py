@@ -3,31 +3,12 @@
 from collections.abc import Mapping
 from typing import Any
 
+from stableavatar.choices import CHOICES
 from stableavatar.errors import BadInput
 from stableavatar.model.lora import parse_loras
 from stableavatar.presets import Preset
 from stableavatar.sampling.scales import parse_scale
 from stableavatar.sampling.settings import Sampling
-
-# Everything that a video may choose and that a preset has a value for.
-CHOICES = (
-    "prompt",
-    "negative_prompt",
-    "seed",
-    "num_steps",
-    "text_scale",
-    "audio_scale",
-    "text_schedule",
-    "audio_schedule",
-    "overlap",
-    "window_latents",
-    "mode",
-    "blend",
-    "scheduler",
-    "guidance",
-    "lora",
-)
-
 
 LEAST = {"seed": 0, "num_steps": 1, "overlap": 0, "window_latents": 2}
 

@@ -1,5 +1,8 @@
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -46,31 +49,187 @@ def test_carried_columns_may_differ_between_runs(make_row: MakeRow, output: str)
 
 
 def test_only_rows_with_their_video_are_finished(make_row: MakeRow, output: str) -> None:
-    rows = [make_row(id=id, content_id=id * 32) for id in "abc"]
+    rows = [make_row(id=id, content_id=id * 32, row_number=ord(id)) for id in "abc"]
     write = results.WriteResult(output, NO_COLUMNS)
     write(rows[0])
     write(rows[1])
-    write(fail(rows[2], "measure", "broken_video", "blank"))
+    write(fail(rows[2], "measure", "storage", "refused"))
     for id in "ac":
         storage.write(b"film", f"{output}/videos/{results.stem(rows['abc'.index(id)])}.mp4")
-    todo, done = results.split_finished(rows, results.read_results(output), output)
+    todo, done, left = results.split_finished(rows, results.read_results(output), output)
     assert [row["id"] for row in todo] == ["b", "c"]
     assert [row["id"] for row in done] == ["a"]
+    assert left == []
 
 
-def test_failed_rows_of_the_same_id_all_have_a_result_until_a_run_says_anew(make_row: MakeRow, output: str) -> None:
-    rows = [fail(make_row(row_number=number), "", "bad_input", "twice") for number in (1, 2)]
+def test_a_row_that_would_only_fail_again_is_left_until_its_kind_is_asked_for(make_row: MakeRow, output: str) -> None:
+    kinds = ["out_of_memory", "broken_video", "internal", "quarantined", "storage", "network", "worker_lost"]
+    rows = [make_row(id=kind, content_id="c" * 32, row_number=number) for number, kind in enumerate(kinds)]
     for row in rows:
-        results.WriteResult(output, NO_COLUMNS)(row)
-    assert results.read_results(output).num_rows == 2
-    results.forget_failures([make_row(row_number=1, id="renamed")], results.read_results(output), output)
-    assert results.read_results(output)["row_number"].to_pylist() == [2]
+        results.WriteResult(output, NO_COLUMNS)(fail(row, "generate", row["id"], "so it went"))
+    table = results.read_results(output)
+    todo, _, left = results.split_finished(rows, table, output)
+    assert [row["id"] for row in todo] == ["storage", "network", "worker_lost"]
+    assert [(row["status"], row["error_kind"]) for row in left] == [("failed", kind) for kind in kinds[:4]]
+    assert left[0]["error"].endswith("so it went")
+    todo, _, left = results.split_finished(rows, table, output, retry_kinds={"internal"})
+    assert [row["id"] for row in todo] == ["internal", "storage", "network", "worker_lost"]
+    assert results.split_finished(rows, table, output, retry_kinds=results.FINAL_KINDS)[2] == []
+    changed = [{**row, "content_id": "d" * 32} for row in rows]
+    assert results.split_finished(changed, table, output)[0] == changed
+
+
+def test_a_row_that_fails_its_check_again_is_written_down_again(make_row: MakeRow, output: str) -> None:
+    row = fail(make_row(), "check", "internal", "strange")
+    results.WriteResult(output, NO_COLUMNS)(row)
+    assert results.split_finished([row], results.read_results(output), output) == ([row], [], [])
+
+
+def test_a_failure_goes_when_something_newer_is_said_of_its_place(make_row: MakeRow, output: str) -> None:
+    write = results.WriteResult(output, NO_COLUMNS)
+    for number in (1, 2):
+        write(fail(make_row(row_number=number), "read", "bad_input", "twice"))
+    assert results.read_results(output).num_rows == 2  # both are in one run: neither is news of the other
+    write(make_row(row_number=1, id="renamed", content_id="c" * 32))
+    assert sorted(states(output)) == [("anna", 2, "failed"), ("renamed", 1, "ok")]
+
+
+def test_a_failure_goes_when_its_row_has_moved_and_something_newer_is_said_of_it(
+    make_row: MakeRow, output: str
+) -> None:
+    write = results.WriteResult(output, NO_COLUMNS)
+    write(fail(make_row(row_number=7), "read", "bad_input", "unclear"))
+    write(fail(make_row(row_number=3), "check", "bad_input", "missing"))
+    assert states(output) == [("anna", 3, "failed")]
+    write(make_row(row_number=2, content_id="c" * 32))
+    assert states(output) == [("anna", 2, "ok")]
+
+
+def test_a_video_that_is_there_is_not_forgotten_for_a_newer_failure(make_row: MakeRow, output: str) -> None:
+    write = results.WriteResult(output, NO_COLUMNS)
+    write(make_row(content_id="c" * 32))
+    write(fail(make_row(content_id="d" * 32), "generate", "internal", "no"))
+    assert sorted(states(output)) == [("anna", 3, "failed"), ("anna", 3, "ok")]
 
 
 def test_what_another_manifest_said_of_an_id_is_kept(make_row: MakeRow, output: str) -> None:
-    results.WriteResult(output, NO_COLUMNS)(fail(make_row(manifest="other.jsonl"), "", "bad_input", "no"))
-    results.forget_failures([make_row()], results.read_results(output), output)
-    assert results.read_results(output).num_rows == 1
+    write = results.WriteResult(output, NO_COLUMNS)
+    write(fail(make_row(manifest="other.jsonl"), "check", "bad_input", "no"))
+    write(make_row(content_id="c" * 32))
+    assert results.read_results(output).num_rows == 2
+
+
+def states(output: str) -> list[tuple[str, int, str]]:
+    """What the result table says, in short."""
+    return [(row["id"], row["row_number"], row["status"]) for row in results.read_results(output).to_pylist()]
+
+
+def test_compacting_changes_nothing_but_the_number_of_files(make_row: MakeRow, output: str) -> None:
+    columns: list[dict[str, Any]] = [{"take": 1}, {"take": "one", "new": 2.5}, {}]
+    for number, carried in enumerate(columns):
+        row = make_row(id=f"a{number}", row_number=number, content_id="c" * 32, carried=plan.pack(carried))
+        results.WriteResult(output, carried_schema([{"carried": carried}]))(row)
+    results.WriteResult(output, NO_COLUMNS)(fail(make_row(id="bad", row_number=9), "read", "bad_input", "no"))
+    before = results.read_results(output).to_pylist()
+    results.compact(output)
+    assert storage.names_in(f"{output}/results") == []
+    assert results.read_results(output).to_pylist() == before
+    results.WriteResult(output, NO_COLUMNS)(make_row(id="bad", row_number=9, content_id="e" * 32))
+    assert len(states(output)) == 4
+    assert states(output)[-1] == ("bad", 9, "ok")
+    results.compact(output)
+    results.compact(output)
+    assert len(states(output)) == 4
+    assert storage.names_in(output) == ["results.parquet"]
+
+
+def test_a_row_that_is_written_again_while_the_table_is_compacted_is_kept(
+    make_row: MakeRow, output: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = results.WriteResult(output, NO_COLUMNS)
+    write(fail(make_row(content_id="c" * 32), "generate", "network", "no"))
+    really_write = storage.write
+
+    def row_comes_in_between(data: bytes, uri: str) -> None:
+        really_write(data, uri)
+        if uri.endswith("/results.parquet"):
+            write(make_row(content_id="c" * 32))
+
+    monkeypatch.setattr(storage, "write", row_comes_in_between)
+    results.compact(output)
+    assert states(output) == [("anna", 3, "ok")]
+
+
+@pytest.mark.parametrize("calls", range(12))
+def test_a_compaction_that_is_killed_at_any_call_of_the_store_loses_nothing(
+    make_row: MakeRow, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, calls: int
+) -> None:
+    output = str(tmp_path)
+    for number in range(3):
+        results.WriteResult(output, NO_COLUMNS)(make_row(id=f"a{number}", row_number=number, content_id="c" * 32))
+    left = iter([None] * calls)
+
+    def dying(name: str) -> Callable[..., Any]:
+        real = getattr(storage, name)
+
+        def call(*arguments: Any) -> Any:
+            if next(left, "killed") == "killed":
+                raise KeyboardInterrupt
+            return real(*arguments)
+
+        return call
+
+    with monkeypatch.context() as patch:
+        patch.setattr(results, "FILES_AT_ONCE", 1)
+        for name in ("names_in", "read", "write", "remove"):
+            patch.setattr(storage, name, dying(name))
+        with pytest.raises(KeyboardInterrupt):
+            results.compact(output)
+    assert len(states(output)) == 3
+    results.compact(output)
+    assert len(states(output)) == 3
+    assert storage.names_in(f"{output}/results") == []
+
+
+def test_a_compaction_that_may_not_go_on_writes_nothing(make_row: MakeRow, output: str) -> None:
+    def refuse() -> None:
+        raise InterruptedError
+
+    results.WriteResult(output, NO_COLUMNS)(make_row(content_id="c" * 32))
+    with pytest.raises(InterruptedError):
+        results.compact(output, refuse)
+    assert storage.names_in(output) == []
+
+
+def test_a_reader_sees_each_row_once_while_rows_are_written_and_compacted(make_row: MakeRow, tmp_path: Path) -> None:
+    output, num_rows = str(tmp_path), 60
+    written = 0
+    over = threading.Event()
+
+    def write_all() -> None:
+        nonlocal written
+        for number in range(num_rows):
+            row = make_row(id=f"a{number:02}", row_number=number, content_id="c" * 32)
+            results.WriteResult(output, NO_COLUMNS)(row)
+            written = number + 1
+
+    def compact_all() -> None:
+        while not over.is_set():
+            results.compact(output)
+
+    with ThreadPoolExecutor(2) as threads:
+        writer, compactor = threads.submit(write_all), threads.submit(compact_all)
+        try:
+            while not writer.done():
+                at_least = written
+                ids = [id for id, _, _ in states(output)]
+                assert sorted(ids) == [f"a{number:02}" for number in range(len(ids))]
+                assert len(ids) >= at_least
+        finally:
+            over.set()
+        writer.result()
+        compactor.result()
+    assert len(states(output)) == num_rows
 
 
 def test_a_broken_result_is_named(make_row: MakeRow, output: str) -> None:
@@ -84,7 +243,7 @@ def test_a_broken_result_is_named(make_row: MakeRow, output: str) -> None:
 
 def test_carried_numbers_of_different_runs_become_text_where_they_do_not_fit(output: str, make_row: MakeRow) -> None:
     for number, value in ((1, 2**60 + 1), (2, 0.5)):
-        row = fail(make_row(row_number=number, carried=plan.pack({"take": value})), "", "bad_input", "no")
+        row = fail(make_row(row_number=number, carried=plan.pack({"take": value})), "read", "bad_input", "no")
         results.WriteResult(output, carried_schema([{"carried": {"take": value}}]))(row)
     assert sorted(results.read_results(output)["take"].to_pylist()) == ["0.5", str(2**60 + 1)]
 

@@ -10,16 +10,9 @@ from diffusers.models.attention_dispatch import (
     dispatch_attention_fn,
 )
 
+from stableavatar.choices import BACKENDS
 from stableavatar.model.dit import StableAvatarTransformer
 
-# The dispatcher's names. All give the same numbers within rounding, but for sage, which computes in 8 bits.
-BACKENDS = {
-    "flash3": "_flash_3",
-    "flash": "flash",
-    "cudnn": "_native_cudnn",
-    "sage": "sage",
-    "native": "native",
-}
 FASTEST_FIRST = ("flash3", "flash", "cudnn", "native")  # on Hopper; sage only when asked for
 
 logger = logging.getLogger(__name__)

@@ -23,10 +23,10 @@ from accelerate import cpu_offload_with_hook
 from accelerate.hooks import UserCpuOffloadHook, remove_hook_from_module
 from torch import nn
 
+from stableavatar.choices import MODES
 from stableavatar.model.dit import StableAvatarTransformer
 from stableavatar.model.weights import dtype_of
 
-MODES = ("full", "model_offload", "group_offload", "fp8", "fp8_group_offload")
 RESIDENT = ("full", "fp8")  # everything stays on the device
 
 _LOWER = {"full": "model_offload", "model_offload": "group_offload", "fp8": "fp8_group_offload"}
