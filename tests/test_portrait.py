@@ -6,7 +6,7 @@ import pytest
 from PIL import Image, ImageCms
 
 from stableavatar.errors import BadInput
-from stableavatar.video import portrait
+from stableavatar.limits import Limits
 from stableavatar.video.portrait import check_portrait, choose_size, load_portrait
 
 RED, GREEN = (255, 0, 0), (0, 255, 0)
@@ -132,10 +132,8 @@ def test_a_missing_file_is_refused(tmp_path: Path) -> None:
         check_portrait(str(tmp_path / "nobody.png"))
 
 
-def test_a_picture_past_the_limit_is_refused_before_it_is_decoded(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(portrait, "MAX_PIXELS", 1000)
+def test_a_picture_past_the_limit_is_refused_before_it_is_decoded(tmp_path: Path) -> None:
+    limits = Limits(max_portrait_pixels=1000)
     left_red_right_green().save(tmp_path / "huge.png")
     with pytest.raises(BadInput, match=r"huge\.png is too large: 80x40 pixels"):
-        check_portrait(str(tmp_path / "huge.png"))
+        check_portrait(str(tmp_path / "huge.png"), limits)
