@@ -120,6 +120,13 @@ def exists(uri: str) -> bool:
         return store.exists(path)
 
 
+def size(uri: str) -> int | None:
+    """Bytes of a file, None if the store does not say. Raises BadInput if nothing is there."""
+    store, path = open_store(uri)
+    with _clear_errors(uri):
+        return store.info(path)["size"]
+
+
 def is_folder(uri: str) -> bool:
     """Is `uri` a folder? Raises BadInput if nothing is there, StorageError if the store refuses."""
     store, path = open_store(uri)

@@ -1,0 +1,83 @@
+"""Which files a row may name: from allowed stores and folders, and nothing that is no file."""
+
+import os
+import re
+import stat
+from urllib.parse import unquote
+
+from manifests.read import resolve
+from pipelines import storage
+from stableavatar.errors import BadInput
+from stableavatar.limits import Limits
+
+_KINDS = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket"}
+
+
+def locate(reference: str, manifest: str, limits: Limits) -> str:
+    """The path or URI of a file that a row names, if the limits allow it. Nothing has been opened then.
+
+    Raises BadInput: a scheme that is not allowed, a chain of stores, outside of the allowed folders, not a regular
+    file, too large; StorageError if a store refuses. A file that is missing is left to whoever opens it.
+    """
+    uri = resolve(reference, manifest)
+    _check_form(uri, limits)
+    path = storage.local_path(uri)
+    if path is None:
+        _check_prefix(uri, uri, [prefix.rstrip("/") for prefix in limits.inputs], limits)
+        _check_bytes(uri, storage.size(uri), limits)
+        return uri
+    real = os.path.realpath(path)  # symbolic links and .. are gone
+    local = [os.path.realpath(found) for prefix in limits.inputs if (found := storage.local_path(prefix))]
+    _check_prefix(uri, real, local, limits)
+    if os.path.exists(real):
+        _check_regular(uri, real)
+        _check_bytes(uri, os.path.getsize(real), limits)
+    return real if limits.inputs else uri
+
+
+def _check_form(uri: str, limits: Limits) -> None:
+    scheme, separator, rest = uri.partition("://")
+    if "::" in uri:
+        raise BadInput(f"{uri} joins several stores with `::`. Name the file itself; rename it if that is its name.")
+    if separator and scheme not in limits.input_schemes:
+        allowed = ", ".join(limits.input_schemes)
+        raise BadInput(
+            f"{uri} cannot be opened: rows may not name {scheme}:// files. Allowed: {allowed}; "
+            "--input-schemes allows others."
+        )
+    if not separator and "file" not in limits.input_schemes:
+        raise BadInput(f"{uri} is a local file, which rows may not name. Allowed: {', '.join(limits.input_schemes)}.")
+    if separator and scheme != "file" and ".." in re.split(r"[/\\?#]", _decoded(rest)):
+        raise BadInput(f"{uri} holds `..`, which stores read differently. Write the path without it.")
+
+
+def _decoded(text: str) -> str:
+    """`text` without percent signs, however often it was encoded."""
+    while (plain := unquote(text)) != text:
+        text = plain
+    return text
+
+
+def _check_prefix(uri: str, real: str, prefixes: list[str], limits: Limits) -> None:
+    if limits.inputs and not any(f"{real}/".startswith(f"{prefix.rstrip('/')}/") for prefix in prefixes):
+        raise BadInput(
+            f"{uri} lies outside of the folders that rows may name files in: {', '.join(limits.inputs)}. "
+            "Move it there, or add its folder with --inputs."
+        )
+
+
+def _check_regular(uri: str, path: str) -> None:
+    mode = os.stat(path).st_mode
+    if not stat.S_ISREG(mode):
+        kind = _KINDS.get(stat.S_IFMT(mode), "a device")
+        raise BadInput(f"{uri} is {kind}. Name one file.")
+
+
+def _check_bytes(uri: str, num_bytes: int | None, limits: Limits) -> None:
+    if num_bytes is None:
+        raise BadInput(f"{uri}: the server does not say how large it is. Copy the file to a store or a local folder.")
+    if num_bytes > limits.max_file_bytes:
+        raise BadInput(
+            f"{uri} has {num_bytes:,} bytes; a file may have at most {limits.max_file_bytes:,}. "
+            "Give a smaller file, or raise --max-file-bytes."
+        )
