@@ -52,7 +52,8 @@ class Check(Stage):
         return {**row, "video": video_uri(self.output, row)}
 
     def _portrait(self, row: Row) -> Row:
-        with storage.fetched(inputs.locate(row["portrait"], row["manifest"], self.limits)) as path:
+        uri = inputs.locate(row["portrait"], row["manifest"], self.limits)
+        with inputs.fetched(uri, self.limits) as path:
             portrait_size = check_portrait(path, self.limits)
             sha256 = storage.sha256_of(path)
         width, height = (row["width"], row["height"]) if row["width"] else choose_size(portrait_size, self.preset.sizes)
@@ -60,7 +61,7 @@ class Check(Stage):
 
     def _sound(self, row: Row) -> Row:
         uri = inputs.locate(row["audio"], row["manifest"], self.limits)
-        with storage.fetched(uri) as path:
+        with inputs.fetched(uri, self.limits) as path:
             sound = measure_sound(path, start_s=row["start_s"], end_s=row["end_s"], limits=self.limits)
             sha256 = storage.sha256_of(path)
         num_frames = frames_in(sound.duration_s)
@@ -82,11 +83,11 @@ class Check(Stage):
         found = []
         for reference, weight in parse_loras(row["lora"]):
             uri = inputs.locate(reference, row["manifest"], self.limits)
-            with storage.fetched(uri) as path:
+            with inputs.fetched(uri, self.limits) as path:
                 # PEFT writes the strength of a LoRA into a file beside it, which only a local folder brings along.
                 config = Path(path).with_name("adapter_config.json")
                 if config.exists():
-                    inputs.locate(str(config), row["manifest"], self.limits)
+                    self._check_config(str(config), row)
                 read_lora(path, self._transformer)
                 if uri.rsplit("/")[-1].startswith("adapter_model") and not config.exists():
                     raise BadInput(f"{uri} needs its adapter_config.json beside it, in a local folder.")
@@ -94,6 +95,10 @@ class Check(Stage):
                 sha256 = storage.sha256_of(path)
                 found.append({"uri": uri, "weight": weight, "sha256": sha256, "config": config_sha256})
         return json.dumps(found)
+
+    def _check_config(self, path: str, row: Row) -> None:
+        with inputs.fetched(inputs.locate(path, row["manifest"], self.limits), self.limits):
+            pass
 
     @cached_property
     def _transformer(self) -> StableAvatarTransformer:

@@ -3,6 +3,8 @@
 import os
 import re
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from urllib.parse import unquote
 
 from manifests.read import resolve
@@ -14,25 +16,36 @@ _KINDS = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a so
 
 
 def locate(reference: str, manifest: str, limits: Limits) -> str:
-    """The path or URI of a file that a row names, if the limits allow it. Nothing has been opened then.
+    """The path or URI of a file that a row names, if the limits allow it. Nothing is opened, no store is asked.
 
-    Raises BadInput: a scheme that is not allowed, a chain of stores, outside of the allowed folders, not a regular
-    file, too large; StorageError if a store refuses. A file that is missing is left to whoever opens it.
+    Raises BadInput: a scheme that is not allowed, a chain of stores, outside of the allowed folders.
     """
     uri = resolve(reference, manifest)
     _check_form(uri, limits)
     path = storage.local_path(uri)
     if path is None:
         _check_prefix(uri, uri, [prefix.rstrip("/") for prefix in limits.inputs], limits)
-        _check_bytes(uri, storage.size(uri), limits)
         return uri
     real = os.path.realpath(path)  # symbolic links and .. are gone
     local = [os.path.realpath(found) for prefix in limits.inputs if (found := storage.local_path(prefix))]
     _check_prefix(uri, real, local, limits)
-    if os.path.exists(real):
-        _check_regular(uri, real)
-        _check_bytes(uri, os.path.getsize(real), limits)
     return real if limits.inputs else uri
+
+
+@contextmanager
+def fetched(uri: str, limits: Limits) -> Iterator[str]:
+    """A local path with the content of `uri`, as `storage.fetched` gives it, of a regular file that is not too large.
+
+    Raises BadInput, also if the file is missing; StorageError if the store refuses.
+    """
+    path = storage.local_path(uri)
+    if path is None:
+        _check_bytes(uri, storage.size(uri), limits)
+    elif os.path.exists(path):
+        _check_regular(uri, path)
+        _check_bytes(uri, os.path.getsize(path), limits)
+    with storage.fetched(uri) as path:
+        yield path
 
 
 def _check_form(uri: str, limits: Limits) -> None:

@@ -32,13 +32,13 @@ class Prepare(Stage):
 
     def _portrait(self, row: Row) -> Row:
         uri = inputs.locate(row["portrait"], row["manifest"], self.limits)
-        with storage.fetched(uri) as path:
+        with inputs.fetched(uri, self.limits) as path:
             check_unchanged(path, uri, row["portrait_sha256"])
             return {"portrait_HWC": load_portrait(path, row["width"], row["height"], self.limits)}
 
     def _sound(self, row: Row) -> Row:
         uri = inputs.locate(row["audio"], row["manifest"], self.limits)
-        with storage.fetched(uri) as path, tempfile.TemporaryDirectory(prefix="stableavatar-") as folder:
+        with inputs.fetched(uri, self.limits) as path, tempfile.TemporaryDirectory(prefix="stableavatar-") as folder:
             check_unchanged(path, uri, row["audio_sha256"])
             speech = decode_speech(path, start_s=row["start_s"], end_s=row["end_s"])
             sound_path = os.path.join(folder, "sound.m4a")

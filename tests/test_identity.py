@@ -2,7 +2,7 @@ import re
 
 import pytest
 
-from manifests.identity import MAX_SAFE_ID, content_id, default_id, file_stem
+from manifests.identity import MAX_SAFE_ID, content_id, default_id, file_stem, is_invisible
 from manifests.read import parse_manifest
 
 CONTENT = content_id({"seed": 1})
@@ -87,3 +87,10 @@ def test_file_stems_are_unique() -> None:
 def test_when_a_row_is_made_is_not_part_of_its_id() -> None:
     row = {"portrait": "a.png", "audio": "b.wav"}
     assert default_id({**row, "priority": 5}) == default_id(row)
+
+
+@pytest.mark.parametrize("name", ["=cmd", "-rf", "@x", " +1", "\uff1dx", "\u202ex", "\u200b"])
+def test_a_default_id_never_begins_as_a_formula_nor_hides_signs(name: str) -> None:
+    id = default_id({"portrait": f"faces/{name}.png", "audio": f"{name}.wav"})
+    assert re.match(r"(cmd|rf|x|1|unknown)_", id)
+    assert not any(map(is_invisible, id))

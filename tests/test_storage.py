@@ -107,3 +107,14 @@ def test_an_output_that_is_a_file_is_not_writable(tmp_path: Path) -> None:
     (tmp_path / "out").write_bytes(b"")
     with pytest.raises(StorageError, match="out"):
         storage.check_writable(f"{tmp_path}/out")
+
+
+def test_writing_replaces_a_link_and_leaves_what_it_led_to(tmp_path: Path) -> None:
+    (tmp_path / "theirs").write_bytes(b"theirs")
+    (tmp_path / "source").write_bytes(b"ours")
+    for name in ("written", "published"):
+        (tmp_path / name).symlink_to("theirs")
+    storage.write(b"ours", f"{tmp_path}/written")
+    storage.publish(f"{tmp_path}/source", f"{tmp_path}/published")
+    assert (tmp_path / "theirs").read_bytes() == b"theirs"
+    assert all((tmp_path / name).read_bytes() == b"ours" for name in ("written", "published"))
