@@ -10,6 +10,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import ffmpeg
+import imageio_ffmpeg
 from PIL import Image
 
 from pipelines import plan
@@ -86,6 +88,29 @@ def damaged_avif(folder: Path) -> Words:
     data = bytearray((folder / "a.avif").read_bytes())
     data[-100:] = bytes(100)
     return file("portrait", "a.avif", bytes(data), folder)
+
+
+def film_of_another_file(folder: Path) -> Words:
+    """A QuickTime film whose samples lie in `secret.raw` of the same folder."""
+    (folder / "a.wav").write_bytes(wav())
+    ffmpeg.input(str(folder / "a.wav")).output(str(folder / "a.mov"), acodec="pcm_s16le", loglevel="error").run(
+        cmd=imageio_ffmpeg.get_ffmpeg_exe()
+    )
+    (folder / "secret.raw").write_bytes(b"\x11\x22" * 40_000)
+    path = os.fsencode(folder / "secret.raw")
+    path += b"\0" * (len(path) % 2)
+    alias = bytes(10) + b"\1v".ljust(28, b"\0") + bytes(12) + b"\x0asecret.raw".ljust(64, b"\0") + bytes(16)
+    alias += struct.pack(">HH", 1, 1) + bytes(16) + struct.pack(">HH", 2, len(path)) + path + b"\xff\xff\0\0"
+    table = struct.pack(">4sIIII", b"dref", 0, 1, 12 + len(alias), int.from_bytes(b"alis", "big")) + bytes(4) + alias
+    data = bytearray((folder / "a.mov").read_bytes())
+    place = data.index(b"dref")
+    (length,) = struct.unpack_from(">I", data, place - 4)
+    more = len(table) + 4 - length
+    for kind in (b"moov", b"trak", b"mdia", b"minf", b"dinf"):  # the boxes around it
+        around = data.rindex(kind, 0, place) - 4
+        struct.pack_into(">I", data, around, struct.unpack_from(">I", data, around)[0] + more)
+    data[place - 4 : place - 4 + length] = struct.pack(">I", len(table) + 4) + table
+    return file("audio", "other.mov", bytes(data), folder)
 
 
 def large_frame(folder: Path) -> Words:
@@ -209,6 +234,7 @@ CASES = (
         Case(name=f"a playlist: {n}", make=partial(file, "audio", n, d), message="not sound that can be decoded")
         for n, d in OFFLINE.items()
     ),
+    Case(name="a film whose samples lie in another file", make=film_of_another_file, message="holds no sound"),
     Case(name="a sound longer than allowed", make=long_tone, message="--max-sound-s", limits=Limits(max_sound_s=2)),
     Case(name="a file of 30 GB that takes no room", make=sparse, message="at most 20,000,000,000"),
     Case(name="a pipe in place of a picture", make=partial(pipe, "portrait"), message="is a pipe"),

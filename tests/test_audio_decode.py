@@ -14,6 +14,7 @@ from stableavatar.audio.decode import decode_speech, encode_sound, measure_sound
 from stableavatar.errors import BadInput
 from stableavatar.limits import Limits
 from stableavatar.units import SPEECH_RATE
+from tests.bad_inputs import film_of_another_file
 
 RATE = 44_100
 SECONDS = 3.0
@@ -297,4 +298,13 @@ def test_attachments_and_subtitles_are_passed_over(wav: str, tmp_path: Path) -> 
 def test_a_codec_that_nobody_needs_is_refused(wav: str, tmp_path: Path) -> None:
     path = convert(ffmpeg.input(wav), to=tmp_path / "a.wav", acodec="g723_1", ac=1, ar=8000, audio_bitrate=6300)
     with pytest.raises(BadInput, match=r"a\.wav holds g723_1 sound, which is not read"):
+        measure_sound(path)
+
+
+def test_a_film_does_not_bring_in_another_file(tmp_path: Path) -> None:
+    path = str(tmp_path / film_of_another_file(tmp_path)["audio"])
+    options = {"enable_drefs": "1", "use_absolute_path": "1"}
+    with av.open(path, options=options) as container:  # the file is what it is meant to be
+        assert next(container.decode(audio=0)).to_ndarray()[0, 0] == 0x2211
+    with pytest.raises(BadInput, match="holds no sound"):
         measure_sound(path)
