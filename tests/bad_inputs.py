@@ -12,6 +12,7 @@ from typing import Any
 
 import ffmpeg
 import imageio_ffmpeg
+import torch
 from PIL import Image
 
 from pipelines import plan
@@ -121,6 +122,13 @@ def large_frame(folder: Path) -> Words:
     return file("portrait", "a.gif", bytes(data), folder)
 
 
+def lora_of_any_rank(folder: Path) -> Words:
+    down, up = torch.zeros(1, 1).expand(10**9, 48), torch.zeros(1, 1).expand(48, 10**9)
+    layer = "transformer.blocks.0.attn1.to_q"
+    torch.save({f"{layer}.lora_A.weight": down, f"{layer}.lora_B.weight": up}, folder / "a.pt")
+    return {"lora": "a.pt"}
+
+
 def pipe(column: str, folder: Path) -> Words:
     os.mkfifo(folder / "pipe.wav")
     return {column: "pipe.wav"}
@@ -215,7 +223,7 @@ TEXTS: dict[str, tuple[Words, str]] = {
     "a span that ends before it starts": ({"start_s": 2, "end_s": 1}, "let end_s be greater"),
     "a start past the limit": ({"start_s": 900_000}, "begins after the limit of 14400 s"),
     "too many steps": ({"num_steps": 10**9}, "from 1 to 1000"),
-    "a LoRA that is a program": ({"lora": "/bin/sh"}, "cannot be read as a LoRA"),
+    "a LoRA that is a program": ({"lora": "/bin/sh"}, "Give a .safetensors file"),
     "a LoRA without end": ({"lora": "/dev/zero"}, "is a device"),
 }
 
@@ -246,5 +254,6 @@ CASES = (
         for n, uri in OUTSIDE.items()
     ),
     Case(name="a link that leads outside", make=link_outside, message="lies outside", limits=ONLY_HERE),
+    Case(name="a LoRA of a few bytes that swells", make=lora_of_any_rank, message="a rank of 1000000000"),
     *(Case(name=n, make=partial(says, words), message=m) for n, (words, m) in TEXTS.items()),
 )  # fmt: skip
