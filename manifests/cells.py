@@ -2,6 +2,7 @@
 
 import math
 import re
+import unicodedata
 from collections.abc import Callable
 from decimal import Decimal
 from numbers import Integral, Real
@@ -9,6 +10,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from manifests.identity import FORMULA_SIGNS, is_invisible
 from manifests.schema import NUMBER, TEXT, TYPE_WORDS, WHOLE, YES_NO, Column
 
 Value = str | int | float | bool | None
@@ -56,12 +58,23 @@ def _refuse(column: Column, cell: Any) -> BadCell:
 
 def _text(column: Column, cell: Any) -> str:
     if column.name == "id" and isinstance(cell, Integral) and not isinstance(cell, bool):
-        return str(int(cell))
+        cell = str(int(cell))
     if not isinstance(cell, str):
         raise _refuse(column, cell)
+    if len(cell) > column.max_length:
+        raise BadCell(f"{column.name} has {len(cell):,} characters; give at most {column.max_length:,}")
     if (column.required or column.name == "id") and _CONTROL.search(cell):
         raise BadCell(f"{column.name} is {shown(cell)}; take the control characters out")
-    return cell
+    return _id(cell) if column.name == "id" else cell
+
+
+def _id(cell: str) -> str:
+    """The id as it is compared and written: two that look the same are the same."""
+    if any(map(is_invisible, cell)):
+        raise BadCell(f"id is {cell!a}; take out the signs that cannot be seen or that turn the writing round")
+    if cell.lstrip().startswith(FORMULA_SIGNS):
+        raise BadCell(f"id is {shown(cell)}, which a spreadsheet would take as a formula; begin with another sign")
+    return unicodedata.normalize("NFC", cell)
 
 
 def _yes_no(column: Column, cell: Any) -> bool:

@@ -14,6 +14,8 @@ import pyarrow.parquet as pq
 
 from manifests.schema import ManifestError
 
+MAX_ROWS = 1_000_000  # of one Parquet file
+
 
 @dataclass(frozen=True, kw_only=True)
 class Record:
@@ -116,7 +118,10 @@ def _is_utf8(cells: list[str]) -> bool:
 
 def _parquet(data: bytes, uri: str) -> Iterator[Record]:
     try:
-        _check_unique(pq.ParquetFile(io.BytesIO(data)).schema_arrow.names, uri)
+        file = pq.ParquetFile(io.BytesIO(data))
+        _check_unique(file.schema_arrow.names, uri)
+        if file.metadata.num_rows > MAX_ROWS:  # equal rows take no room in the file, but in memory
+            raise ManifestError(f"{uri} has {file.metadata.num_rows:,} rows; split it, at {MAX_ROWS:,} rows at most")
         rows = pq.read_table(io.BytesIO(data)).to_pylist()
     except ManifestError:
         raise

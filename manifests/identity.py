@@ -14,6 +14,15 @@ from manifests.schema import MANIFEST
 NOT_PART = ("id", "priority")  # of what a row is: when it is made does not change the video
 MAX_SAFE_ID = 80  # characters; with the hashes a file name stays far below the 255 bytes of any file system
 
+# What a cell of a spreadsheet must not begin with; also as wide signs, which some turn into these.
+FORMULA_SIGNS = ("=", "+", "-", "@", "\uff1d", "\uff0b", "\uff0d", "\uff20")
+_BLANK_LETTERS = "\u115f\u1160\u2800\u3164\uffa0"  # letters by their category that show nothing
+
+
+def is_invisible(sign: str) -> bool:
+    """Does `sign` show nothing, or change how others are shown? Such as writing from right to left, zero width."""
+    return unicodedata.category(sign) in ("Cc", "Cf", "Cs", "Zl", "Zp") or sign in _BLANK_LETTERS
+
 
 def default_id(row: Mapping[str, Any]) -> str:
     """`{portrait stem}_{audio stem}_{8 hex}`: the hash covers the manifest columns that the row fills in.
@@ -21,7 +30,7 @@ def default_id(row: Mapping[str, Any]) -> str:
     Columns left empty do not count, so a manifest keeps its ids when the schema learns a new column.
     """
     words = {c.name: row[c.name] for c in MANIFEST if c.name not in NOT_PART and row.get(c.name) is not None}
-    return f"{_stem(words.get('portrait'))}_{_stem(words.get('audio'))}_{content_id(words)[:8]}"
+    return f"{_word(words.get('portrait'))}_{_word(words.get('audio'))}_{content_id(words)[:8]}"
 
 
 def content_id(parts: Mapping[str, object]) -> str:
@@ -43,6 +52,12 @@ def file_stem(id: str, content_id: str) -> str:
     if safe != id:
         safe = f"{safe}-{_digest(id)[:6]}"
     return f"{safe}-{content_id[:16]}"
+
+
+def _word(reference: str | None) -> str:
+    """A file's name without its suffix, as an id may begin."""
+    seen = "".join(sign for sign in _stem(reference) if not is_invisible(sign))
+    return seen.lstrip("".join(FORMULA_SIGNS) + " ") or "unknown"
 
 
 def _stem(reference: str | None) -> str:

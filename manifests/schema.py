@@ -14,6 +14,10 @@ YES_NO = pa.bool_()
 TIME = pa.timestamp("us", tz="UTC")
 PER_SECOND = pa.list_(pa.float32())  # one value per second of video
 
+MAX_REFERENCE = 8192  # characters; a path has at most 4096, a signed URL somewhat more
+MAX_PROMPT = 10_000  # characters; the text encoder reads about the first 2,000
+MAX_ID = 255  # characters
+
 TYPE_WORDS = {
     TEXT: "text",
     WHOLE: "whole number",
@@ -30,7 +34,7 @@ class ManifestError(ValueError):
 
 @dataclass(frozen=True, kw_only=True)
 class Column:
-    """One column. Numbers have bounds, both inclusive; `default` is words for the documentation."""
+    """One column. Numbers have bounds, both inclusive, text a greatest length; `default` is for the documentation."""
 
     name: str
     type: pa.DataType
@@ -40,6 +44,7 @@ class Column:
     required: bool = False
     minimum: int | None = None
     maximum: int | None = None
+    max_length: int = 1000  # characters of text
 
     @property
     def range(self) -> str:
@@ -48,13 +53,35 @@ class Column:
 
 
 MANIFEST: tuple[Column, ...] = (
-    Column(name="portrait", type=TEXT, required=True, meaning="path or URI of the image of the person who is to speak"),
     Column(
-        name="audio", type=TEXT, required=True, meaning="path or URI of the speech: a sound file, or a video with sound"
+        name="portrait",
+        type=TEXT,
+        required=True,
+        meaning="path or URI of the image of the person who is to speak",
+        max_length=MAX_REFERENCE,
     ),
-    Column(name="id", type=TEXT, default="made from the row's own words", meaning="name of the video, once per run"),
-    Column(name="prompt", type=TEXT, default="the preset's", meaning="what the picture shows"),
-    Column(name="negative_prompt", type=TEXT, default="the preset's", meaning="what the picture must not show"),
+    Column(
+        name="audio",
+        type=TEXT,
+        required=True,
+        meaning="path or URI of the speech: a sound file, or a video with sound",
+        max_length=MAX_REFERENCE,
+    ),
+    Column(
+        name="id",
+        type=TEXT,
+        default="made from the row's own words",
+        meaning="name of the video, once per run",
+        max_length=MAX_ID,
+    ),
+    Column(name="prompt", type=TEXT, default="the preset's", meaning="what the picture shows", max_length=MAX_PROMPT),
+    Column(
+        name="negative_prompt",
+        type=TEXT,
+        default="the preset's",
+        meaning="what the picture must not show",
+        max_length=MAX_PROMPT,
+    ),
     Column(
         name="width",
         type=WHOLE,
@@ -151,6 +178,7 @@ MANIFEST: tuple[Column, ...] = (
         type=TEXT,
         default="the preset's",
         meaning="LoRA files with weights: `first.safetensors:0.8,second.safetensors`",
+        max_length=MAX_REFERENCE,
     ),
     Column(
         name="separate_vocals",

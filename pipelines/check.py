@@ -5,11 +5,11 @@ from functools import cached_property
 from pathlib import Path
 
 from manifests.identity import content_id, file_stem
-from manifests.read import resolve
-from pipelines import cache, storage
+from pipelines import cache, inputs, storage
 from pipelines.stage import Row, Stage
 from stableavatar.audio.decode import measure_sound
 from stableavatar.errors import BadInput
+from stableavatar.limits import Limits
 from stableavatar.model.dit import StableAvatarTransformer
 from stableavatar.model.lora import parse_loras, read_lora
 from stableavatar.model.networks import TRANSFORMER
@@ -35,9 +35,10 @@ class Check(Stage):
 
     name = "check"
 
-    def __init__(self, preset: Preset, output: str) -> None:
+    def __init__(self, preset: Preset, output: str, limits: Limits = Limits()) -> None:
         self.preset = preset
         self.output = output
+        self.limits = limits
 
     def process(self, row: Row) -> Row:
         """Raises BadInput if the row cannot be rendered, StorageError if a store refuses."""
@@ -51,16 +52,17 @@ class Check(Stage):
         return {**row, "video": video_uri(self.output, row)}
 
     def _portrait(self, row: Row) -> Row:
-        with cache.fetched(resolve(row["portrait"], row["manifest"])) as path:
-            portrait_size = check_portrait(path)
+        uri = inputs.locate(row["portrait"], row["manifest"], self.limits)
+        with inputs.fetched(uri, self.limits) as path:
+            portrait_size = check_portrait(path, self.limits)
             sha256 = cache.sha256_of(path)
         width, height = (row["width"], row["height"]) if row["width"] else choose_size(portrait_size, self.preset.sizes)
         return {"width": width, "height": height, "portrait_sha256": sha256}
 
     def _sound(self, row: Row) -> Row:
-        uri = resolve(row["audio"], row["manifest"])
-        with cache.fetched(uri) as path:
-            sound = measure_sound(path, start_s=row["start_s"], end_s=row["end_s"])
+        uri = inputs.locate(row["audio"], row["manifest"], self.limits)
+        with inputs.fetched(uri, self.limits) as path:
+            sound = measure_sound(path, start_s=row["start_s"], end_s=row["end_s"], limits=self.limits)
             sha256 = cache.sha256_of(path)
         num_frames = frames_in(sound.duration_s)
         if num_frames == 0:
@@ -80,17 +82,23 @@ class Check(Stage):
         """Each LoRA file with its weight and content, as JSON. One that does not fit the model is refused here."""
         found = []
         for reference, weight in parse_loras(row["lora"]):
-            uri = resolve(reference, row["manifest"])
-            with cache.fetched(uri) as path:
-                read_lora(path, self._transformer)
+            uri = inputs.locate(reference, row["manifest"], self.limits)
+            with inputs.fetched(uri, self.limits) as path:
                 # PEFT writes the strength of a LoRA into a file beside it, which only a local folder brings along.
                 config = Path(path).with_name("adapter_config.json")
+                if config.exists():
+                    self._check_config(str(config), row)
+                read_lora(path, self._transformer)
                 if uri.rsplit("/")[-1].startswith("adapter_model") and not config.exists():
                     raise BadInput(f"{uri} needs its adapter_config.json beside it, in a local folder.")
                 config_sha256 = cache.sha256_of(str(config)) if config.exists() else ""
                 sha256 = cache.sha256_of(path)
                 found.append({"uri": uri, "weight": weight, "sha256": sha256, "config": config_sha256})
         return json.dumps(found)
+
+    def _check_config(self, path: str, row: Row) -> None:
+        with inputs.fetched(inputs.locate(path, row["manifest"], self.limits), self.limits):
+            pass
 
     @cached_property
     def _transformer(self) -> StableAvatarTransformer:

@@ -1,6 +1,7 @@
 """The command `stableavatar`: render, check, status."""
 
 import argparse
+import math
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -17,6 +18,7 @@ from pipelines.status import read_status
 from stableavatar.checkpoints.layout import VARIANTS
 from stableavatar.choices import BACKENDS, CHOICES, MODES
 from stableavatar.errors import BadInput, RowError, WeightsError
+from stableavatar.limits import Limits
 from stableavatar.presets import PRESETS, Preset, find_preset
 
 ALL_FINE, CANNOT_GO_ON, SOME_FAILED = 0, 1, 2
@@ -76,12 +78,15 @@ def parser() -> argparse.ArgumentParser:
     manifest.add_argument("--attention", choices=("auto", *BACKENDS), default="auto", help="attention kernel")
     manifest.add_argument("--limit", type=positive, metavar="N", help="only the first N rows of the manifest")
 
-    render = commands.add_parser("render", parents=[manifest], help="make the videos that are not made yet")
+    limits = limit_options()
+    render = commands.add_parser("render", parents=[manifest, limits], help="make the videos that are not made yet")
     render.add_argument("--output", required=True, metavar="URI", help="folder or URI for videos and results")
     render.add_argument("--dry-run", action="store_true", help="only show what there is to do; write nothing")
     render.set_defaults(run=run_render)
 
-    check = commands.add_parser("check", parents=[manifest], help="everything that can be known without the model")
+    check = commands.add_parser(
+        "check", parents=[manifest, limits], help="everything that can be known without the model"
+    )
     check.set_defaults(run=run_check, output="")
 
     fetch = commands.add_parser("download", help="fetch a published model")
@@ -107,6 +112,39 @@ def parser() -> argparse.ArgumentParser:
     return top
 
 
+def limit_options() -> Parser:
+    """Which files rows may name, and how large they may be."""
+    options = Parser(add_help=False)
+    group = options.add_argument_group("files of rows")
+    usual = Limits()
+    group.add_argument("--max-portrait-pixels", type=amount, default=usual.max_portrait_pixels, metavar="N")
+    group.add_argument("--max-sound-s", type=amount, default=usual.max_sound_s, metavar="SECONDS")
+    group.add_argument(
+        "--max-file-bytes", type=amount, default=usual.max_file_bytes, metavar="N", help="for example 5e9"
+    )
+    group.add_argument(
+        "--input-schemes",
+        default=",".join(usual.input_schemes),
+        metavar="NAME,...",
+        help="stores; as given: %(default)s",
+    )
+    group.add_argument(
+        "--inputs", action="append", default=[], metavar="PREFIX", help="folder or URI of all files; may be repeated"
+    )
+    return options
+
+
+def chosen_limits(args: argparse.Namespace) -> Limits:
+    """The limits that the options ask for."""
+    return Limits(
+        max_portrait_pixels=int(args.max_portrait_pixels),
+        max_sound_s=args.max_sound_s,
+        max_file_bytes=int(args.max_file_bytes),
+        input_schemes=tuple(name.strip() for name in args.input_schemes.split(",")),
+        inputs=tuple(storage.absolute(prefix) for prefix in args.inputs),
+    )
+
+
 def run_render(args: argparse.Namespace) -> int:
     """Render a manifest; a line for each failed row, and a summary."""
     if args.dry_run:
@@ -119,7 +157,9 @@ def run_render(args: argparse.Namespace) -> int:
 
     start_logging()
     try:
-        report = render(args.manifest, args.output, preset, limit=args.limit, console=console)
+        report = render(
+            args.manifest, args.output, preset, limit=args.limit, limits=chosen_limits(args), console=console
+        )
     except ClusterError as error:
         raise RunError(str(error)) from error
     except RayError as error:
@@ -143,7 +183,7 @@ def run_check(args: argparse.Namespace) -> int:
     rows = plan.read_manifest(args.manifest)
     rows = plan.select_rows(rows, args.limit, model=preset.name, weights_hash=weights_hash(preset))
     output = storage.absolute(args.output or ".")
-    rows = plan.check_rows(rows, Check(preset, output))
+    rows = plan.check_rows(rows, Check(preset, output, chosen_limits(args)))
     done = results.split_finished(rows, results.read_results(output), output)[1] if args.output else []
     console.print(tables.listing(rows, {results.stem(row) for row in done}))
     num_failed = print_failures(rows)
@@ -246,6 +286,17 @@ def positive(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1")
     return int(text)
+
+
+def amount(text: str) -> float:
+    """A number above 0, also written as 5e9."""
+    try:
+        number = float(text)
+    except ValueError:
+        number = 0.0
+    if not 0 < number < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
+    return number
 
 
 if __name__ == "__main__":

@@ -4,11 +4,11 @@ import os
 import time
 from pathlib import Path
 
-from manifests.read import resolve
-from pipelines import cache, scratch
+from pipelines import cache, inputs, scratch
 from pipelines.stage import Row, Stage
 from stableavatar.audio.decode import decode_speech, encode_sound
 from stableavatar.errors import BadInput
+from stableavatar.limits import Limits
 from stableavatar.units import FPS
 from stableavatar.video.portrait import load_portrait
 
@@ -22,19 +22,22 @@ class Prepare(Stage):
 
     name = "prepare"
 
+    def __init__(self, limits: Limits = Limits()) -> None:
+        self.limits = limits
+
     def process(self, row: Row) -> Row:
         """Raises BadInput if a file has changed since it was checked, StorageError if a store refuses."""
         return {"started_at": time.time(), **row, **self._portrait(row), **self._sound(row)}
 
     def _portrait(self, row: Row) -> Row:
-        uri = resolve(row["portrait"], row["manifest"])
-        with cache.fetched(uri) as path:
+        uri = inputs.locate(row["portrait"], row["manifest"], self.limits)
+        with inputs.fetched(uri, self.limits) as path:
             check_unchanged(path, uri, row["portrait_sha256"])
-            return {"portrait_HWC": load_portrait(path, row["width"], row["height"])}
+            return {"portrait_HWC": load_portrait(path, row["width"], row["height"], self.limits)}
 
     def _sound(self, row: Row) -> Row:
-        uri = resolve(row["audio"], row["manifest"])
-        with cache.fetched(uri) as path, scratch.folder() as folder:
+        uri = inputs.locate(row["audio"], row["manifest"], self.limits)
+        with inputs.fetched(uri, self.limits) as path, scratch.folder() as folder:
             check_unchanged(path, uri, row["audio_sha256"])
             speech = decode_speech(path, start_s=row["start_s"], end_s=row["end_s"])
             sound_path = os.path.join(folder, "sound.m4a")

@@ -20,6 +20,7 @@ from pipelines.results import WriteResult
 from pipelines.stage import Row
 from pipelines.workers import Capacity, Pool, cluster, flow, read_files, require_room
 from stableavatar.avatar import Avatar
+from stableavatar.limits import Limits
 from stableavatar.model.conditions import TextEncoder
 from stableavatar.model.weights import weights_hash
 from stableavatar.presets import Preset
@@ -41,6 +42,7 @@ def render(
     preset: Preset,
     *,
     limit: int | None = None,
+    limits: Limits = Limits(),
     load_avatar: Callable[[Preset, str], Generator] = Avatar.load,
     load_encoder: Callable[[Preset, str], Encoder] = TextEncoder.load,
     console: Console | None = None,
@@ -55,14 +57,14 @@ def render(
     with cluster() as capacity:
         rows = read_files(files, plan.read_rows)
         rows = plan.select_rows(rows, limit, model=preset.name, weights_hash=weights_hash(preset))
-        rows = plan.with_lost(rows, flow(rows, check_pools(preset, output, capacity)), "check")
+        rows = plan.with_lost(rows, flow(rows, check_pools(preset, output, capacity, limits)), "check")
         before = results.read_results(output)
         todo, done, left = results.split_finished(rows, before, output)
         results.write_run(output, manifest=storage.absolute(manifest), model=preset.name, num_rows=len(rows))
 
         progress: Any = ray.remote(num_cpus=0)(Progress).remote()  # a handle, which has no type
         write = (output, carried_schema({"carried": plan.unpack(row)} for row in rows))
-        pools = render_pools(preset, capacity, load_avatar, load_encoder, Reporter(progress), write)
+        pools = render_pools(preset, capacity, load_avatar, load_encoder, Reporter(progress), write, limits)
         require_room(pools, capacity)
         finished = left
         with Display(todo, lambda: ray.get(progress.snapshot.remote()), console or Console()) as display:
@@ -74,12 +76,12 @@ def render(
     return RunReport(finished=finished, num_done_before=len(done))
 
 
-def check_pools(preset: Preset, output: str, capacity: Capacity) -> list[Pool]:
+def check_pools(preset: Preset, output: str, capacity: Capacity, limits: Limits = Limits()) -> list[Pool]:
     """What every row goes through before anything is decided.
 
     In tasks: an actor that dies again and again may keep its CPU, and the generator behind it would wait for ever.
     """
-    return [Pool(stage=Check(preset, output), size=max(1, capacity.num_cpus // 2), num_cpus=1)]
+    return [Pool(stage=Check(preset, output, limits), size=max(1, capacity.num_cpus // 2), num_cpus=1)]
 
 
 def render_pools(
@@ -89,6 +91,7 @@ def render_pools(
     load_encoder: Callable[[Preset, str], Encoder],
     reporter: Reporter,
     write: tuple[Any, ...],
+    limits: Limits = Limits(),
 ) -> list[Pool]:
     """The stages that make a video, in their order. One generator for each GPU; without GPUs, on half of the CPUs."""
     has_gpus = capacity.num_gpus > 0
@@ -98,7 +101,7 @@ def render_pools(
     # A row that waits behind a long one, while another generator is free, would come last: hence queue=1.
     generate = (preset, load_avatar, reporter)
     return [
-        Pool(stage=Prepare, size=helpers, num_cpus=LIGHT),
+        Pool(stage=Prepare, args=(limits,), size=helpers, num_cpus=LIGHT),
         Pool(stage=EncodeText, args=(preset, load_encoder), num_cpus=encoder_cpus),
         Pool(stage=Generate, args=generate, size=generators, num_cpus=1, num_gpus=1 if has_gpus else 0, queue=1),
         Pool(stage=Measure, size=helpers, num_cpus=LIGHT),

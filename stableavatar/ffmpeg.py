@@ -10,13 +10,34 @@ from typing import IO, Any
 import ffmpeg
 import imageio_ffmpeg
 
-# Sound and films only, and only local files: a playlist (hls, dash, concat) names further files, which a row must not
-# reach.
+from stableavatar.text import one_line
+
+# Sound and films only, and only local files: a playlist (hls, dash, concat, sdp) names further files, which a row must
+# not reach.
 SOUND_FORMATS = (
     "aac,ac3,aiff,amr,ape,asf,au,avi,caf,dsf,dts,eac3,flac,flv,matroska,mov,mp3,mpeg,mpegts,mxf,ogg,tta,w64,wav,wv"
 )
-SAFE_INPUT = {"protocol_whitelist": "file,pipe", "format_whitelist": SOUND_FORMATS}
+SAFE_INPUT = {"protocol_whitelist": "file", "format_whitelist": SOUND_FORMATS}
 
+# What people have sound in. The hundreds of others, and decoders of subtitles, are never started.
+SOUND_CODECS = (
+    "aac,aac_latm,ac3,adpcm_ima_qt,adpcm_ima_wav,adpcm_ms,adpcm_swf,adpcm_yamaha,alac,amrnb,amrwb,ape,dca,"
+    "dsd_lsbf,dsd_lsbf_planar,dsd_msbf,dsd_msbf_planar,eac3,flac,g722,g726,gsm,gsm_ms,libopencore_amrnb,libopencore_amrwb,libopus,"
+    "libvorbis,mlp,mp1,mp1float,mp2,mp2float,mp3,mp3float,nellymoser,opus,pcm_alaw,pcm_bluray,pcm_dvd,pcm_f32be,"
+    "pcm_f32le,pcm_f64be,pcm_f64le,pcm_mulaw,pcm_s16be,pcm_s16be_planar,pcm_s16le,pcm_s16le_planar,pcm_s24be,pcm_s24le,"
+    "pcm_s24le_planar,pcm_s32be,pcm_s32le,pcm_s32le_planar,pcm_s64be,pcm_s64le,pcm_s8,pcm_s8_planar,pcm_u16be,"
+    "pcm_u16le,pcm_u24be,pcm_u24le,pcm_u32be,pcm_u32le,pcm_u8,s302m,speex,truehd,tta,vorbis,wavpack,wmalossless,wmapro,"
+    "wmav1,wmav2,wmavoice"
+)
+# Of a film only the first pictures, where it is to be learned when it starts.
+FILM_CODECS = (
+    "av1,dnxhd,flv,h263,h264,hevc,libdav1d,mjpeg,mpeg1video,mpeg2video,mpeg4,msmpeg4,msmpeg4v2,png,prores,theora,vc1,vp8,"
+    "vp9,wmv1,wmv2,wmv3"
+)
+SOUND_INPUT = {**SAFE_INPUT, "codec_whitelist": SOUND_CODECS}
+PROBE_INPUT = {**SAFE_INPUT, "codec_whitelist": f"{SOUND_CODECS},{FILM_CODECS}"}
+
+MAX_ALLOCATION = 1 << 30  # bytes in one piece, which ffmpeg gives to no file whatever its header says
 _CHUNK_BYTES = 1 << 20
 _LAST_LINES = 3  # of what ffmpeg says, go into the error
 _EMPTY_WORDS = re.compile("Task finished with error|Terminating thread|Nothing was written|Conversion failed")
@@ -35,7 +56,9 @@ class Ffmpeg:
     """One running ffmpeg. Its messages go to a file, so it never waits for us to read them."""
 
     def __init__(self, stream: Any, *, stdin: bool = False, stdout: bool = False) -> None:
-        quiet = ["-hide_banner", "-loglevel", "error", "-nostats"] + ([] if stdin else ["-nostdin"])
+        quiet = ["-hide_banner", "-loglevel", "error", "-nostats", "-max_alloc", str(MAX_ALLOCATION)] + (
+            [] if stdin else ["-nostdin"]
+        )
         command = ffmpeg.compile(stream, cmd=[imageio_ffmpeg.get_ffmpeg_exe(), *quiet], overwrite_output=True)
         self._messages = tempfile.TemporaryFile()  # noqa: SIM115, closed in kill()
         self._process = subprocess.Popen(
@@ -87,7 +110,7 @@ class Ffmpeg:
         self._messages.seek(max(0, self._messages.tell() - 4096))
         lines = self._messages.read().decode(errors="replace").splitlines()
         told = [re.sub(r" @ 0x[0-9a-f]+", "", line).strip() for line in lines if not _EMPTY_WORDS.search(line)]
-        return "; ".join((told or lines)[-_LAST_LINES:])
+        return one_line("; ".join((told or lines)[-_LAST_LINES:]))
 
 
 def run(stream: Any) -> None:

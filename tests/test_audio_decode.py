@@ -1,15 +1,20 @@
+import socket
 import wave
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import av
 import ffmpeg
 import imageio_ffmpeg
 import numpy as np
 import pytest
 
+from stableavatar.audio import decode
 from stableavatar.audio.decode import decode_speech, encode_sound, measure_sound
 from stableavatar.errors import BadInput
+from stableavatar.limits import Limits
 from stableavatar.units import SPEECH_RATE
+from tests.bad_inputs import film_of_another_file
 
 RATE = 44_100
 SECONDS = 3.0
@@ -224,3 +229,82 @@ def test_the_same_sound_gives_the_same_bytes(wav: str, tmp_path: Path) -> None:
     for name in ("one.m4a", "two.m4a"):
         encode_sound(wav, str(tmp_path / name), duration_s=2.0)
     assert (tmp_path / "one.m4a").read_bytes() == (tmp_path / "two.m4a").read_bytes()
+
+
+def test_decoding_stops_where_the_limit_is_passed(wav: str) -> None:
+    with pytest.raises(BadInput, match=r"speech\.wav is longer than the limit of 2 s\. Name a span with end_s"):
+        measure_sound(wav, limits=Limits(max_sound_s=2))
+    assert measure_sound(wav, end_s=2.0, limits=Limits(max_sound_s=2)).duration_s == 2.0
+    assert measure_sound(wav, limits=Limits(max_sound_s=SECONDS)).duration_s == SECONDS
+    with pytest.raises(BadInput, match="begins after the limit of 2 s"):
+        measure_sound(wav, start_s=2.5, limits=Limits(max_sound_s=2))
+
+
+def test_a_long_sound_costs_no_more_than_the_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = convert(ffmpeg.input("anullsrc=r=8000:cl=mono:d=300", format="lavfi"), to=tmp_path / "long.flac")
+    num_bytes, whole_read = 0, decode.read
+
+    def counting(stream: object) -> Iterator[bytes]:
+        nonlocal num_bytes
+        for chunk in whole_read(stream):
+            num_bytes += len(chunk)
+            yield chunk
+
+    monkeypatch.setattr(decode, "read", counting)
+    with pytest.raises(BadInput, match="longer than the limit"):
+        measure_sound(path, limits=Limits(max_sound_s=10))
+    assert num_bytes < 11 * 8000 * 4
+
+
+PLAYLISTS = {
+    "a.m3u8": "#EXTM3U\n#EXT-X-TARGETDURATION:9\n#EXTINF:9,\n{url}\n#EXTINF:9,\n{file}\n#EXT-X-ENDLIST\n",
+    "a.ffconcat": "ffconcat version 1.0\nfile '{url}'\nfile '{file}'\n",
+    "a.sdp": "v=0\no=- 0 0 IN IP4 127.0.0.1\ns=x\nc=IN IP4 127.0.0.1\nt=0 0\nm=audio {port} RTP/AVP 0\n",
+    "a.mpd": '<?xml version="1.0"?><MPD xmlns="urn:mpeg:dash:schema:mpd:2011"><BaseURL>{url}</BaseURL></MPD>',
+}
+
+
+@pytest.mark.parametrize("suffix", ["", ".wav", ".mp4"])
+@pytest.mark.parametrize("name", PLAYLISTS)
+def test_a_playlist_reaches_neither_the_network_nor_other_files(
+    wav: str, tmp_path: Path, name: str, suffix: str
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.settimeout(0.2)
+        port = server.getsockname()[1]
+        text = PLAYLISTS[name].format(url=f"http://127.0.0.1:{port}/a.ts", port=port, file=wav)
+        (tmp_path / (name + suffix)).write_text(text)
+        for listen in (measure_sound, decode_speech):
+            with pytest.raises(BadInput, match="not sound that can be decoded"):
+                listen(str(tmp_path / (name + suffix)))
+        with pytest.raises(TimeoutError):
+            server.accept()
+
+
+def test_without_our_lists_a_playlist_would_be_followed(wav: str, tmp_path: Path) -> None:
+    (tmp_path / "a.ffconcat").write_text(f"ffconcat version 1.0\nfile '{wav}'\n")
+    with av.open(str(tmp_path / "a.ffconcat"), options={"safe": "0"}) as container:
+        assert next(container.decode(audio=0)).sample_rate == RATE
+
+
+def test_attachments_and_subtitles_are_passed_over(wav: str, tmp_path: Path) -> None:
+    (tmp_path / "run.sh").write_text("#!/bin/sh\n")
+    (tmp_path / "a.srt").write_text("1\n00:00:00,000 --> 00:00:01,000\n<img src=http://127.0.0.1:9/>\n")
+    attached = {"attach": str(tmp_path / "run.sh"), "metadata:s:t": "mimetype=application/x-sh"}
+    path = convert(ffmpeg.input(wav), ffmpeg.input(str(tmp_path / "a.srt")), to=tmp_path / "a.mkv", **attached)
+    assert measure_sound(path).duration_s == pytest.approx(SECONDS, abs=0.03)
+
+
+def test_a_codec_that_nobody_needs_is_refused(wav: str, tmp_path: Path) -> None:
+    path = convert(ffmpeg.input(wav), to=tmp_path / "a.wav", acodec="g723_1", ac=1, ar=8000, audio_bitrate=6300)
+    with pytest.raises(BadInput, match=r"a\.wav holds g723_1 sound, which is not read"):
+        measure_sound(path)
+
+
+def test_a_film_does_not_bring_in_another_file(tmp_path: Path) -> None:
+    path = str(tmp_path / film_of_another_file(tmp_path)["audio"])
+    options = {"enable_drefs": "1", "use_absolute_path": "1"}
+    with av.open(path, options=options) as container:  # the file is what it is meant to be
+        assert next(container.decode(audio=0)).to_ndarray()[0, 0] == 0x2211
+    with pytest.raises(BadInput, match="holds no sound"):
+        measure_sound(path)

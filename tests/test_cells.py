@@ -95,3 +95,26 @@ def test_bad_cells_say_what_was_found_and_the_remedy(name: str, cell: Any, messa
 def test_long_and_unprintable_values_are_cut_and_escaped() -> None:
     assert shown("x" * 1000) == f"'{'x' * 76}..."
     assert shown("a\u202eb\n") == r"'a\u202eb\n'"
+
+
+@pytest.mark.parametrize("id", ["=1+1", "+1", "-rf", "@SUM(A1)", " =1", "\uff1d1"])
+def test_an_id_that_a_spreadsheet_would_run_is_refused(id: str) -> None:
+    with pytest.raises(BadCell, match="would take as a formula; begin with another sign"):
+        convert(COLUMNS["id"], id)
+
+
+@pytest.mark.parametrize("sign", ["\u202e", "\u200b", "\u2066", "\ufeff", "\u00ad", "\u2028", "\u3164", "\ud800"])
+def test_an_id_with_signs_that_nobody_sees_is_refused_and_they_are_shown(sign: str) -> None:
+    with pytest.raises(BadCell, match=r"id is 'an\\.*na'; take out the signs"):
+        convert(COLUMNS["id"], f"an{sign}na")
+
+
+def test_ids_that_look_the_same_are_the_same() -> None:
+    assert convert(COLUMNS["id"], "Ame\u0301lie") == convert(COLUMNS["id"], "Am\u00e9lie")
+
+
+@pytest.mark.parametrize(("name", "most"), [("id", 255), ("prompt", 10_000), ("portrait", 8192), ("mode", 1000)])
+def test_text_has_a_greatest_length(name: str, most: int) -> None:
+    assert convert(COLUMNS[name], "x" * most) == "x" * most
+    with pytest.raises(BadCell, match=f"{name} has {most + 1:,} characters; give at most {most:,}"):
+        convert(COLUMNS[name], "x" * (most + 1))

@@ -1,3 +1,4 @@
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -8,6 +9,7 @@ import torch
 from safetensors.torch import save_file
 
 from pipelines.check import Check
+from stableavatar.limits import Limits
 from stableavatar.presets import Preset
 from tests.media import write_tone
 
@@ -85,6 +87,28 @@ def test_a_lora_of_another_model_is_refused_with_its_name(check: Check, make_row
     row = check(make_row(lora="a.safetensors"))
     assert (row["status"], row["error_kind"]) == ("failed", "bad_input")
     assert "a.safetensors" in row["error"] and "another model" in row["error"]
+
+
+def test_what_lies_beside_a_lora_is_checked_before_it_is_read(check: Check, make_row: MakeRow, tmp_path: Path) -> None:
+    write_lora(tmp_path / "adapter_model.safetensors", 1.0)
+    os.mkfifo(tmp_path / "adapter_config.json")
+    row = check(make_row(lora="adapter_model.safetensors"))
+    assert row["error_kind"] == "bad_input"
+    assert "adapter_config.json is a pipe" in row["error"]
+
+
+def test_limits_hold_for_every_file_of_a_row(preset: Preset, make_row: MakeRow, tmp_path: Path) -> None:
+    write_lora(tmp_path / "a.safetensors", 1.0)
+    row = make_row(lora="a.safetensors")
+    for column in ("portrait", "audio"):
+        (tmp_path / column).write_bytes(Path(row[column]).read_bytes())
+    inside = Limits(inputs=(str(tmp_path),))
+    assert Check(preset, "/out", inside)({**row, "portrait": "portrait", "audio": "audio"})["status"] == "ready"
+    for column in ("portrait", "audio"):
+        other = {"portrait": "portrait", "audio": "audio", column: row[column]}
+        assert "lies outside" in Check(preset, "/out", inside)({**row, **other})["error"]
+    elsewhere = Limits(inputs=tuple(map(str, Path(row["audio"]).parents[:1])))
+    assert "a.safetensors lies outside" in Check(preset, "/out", elsewhere)(row)["error"]
 
 
 @pytest.mark.parametrize(

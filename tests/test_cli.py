@@ -57,6 +57,24 @@ def test_what_cannot_go_on_says_why_in_one_line(
     assert (captured.err.count("\n"), captured.out) == (1, "")
 
 
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ("--max-portrait-pixels=1e3", "raise --max-portrait-pixels"),
+        ("--max-sound-s=0.5", "raise --max-sound-s"),
+        ("--max-file-bytes=10", "raise --max-file-bytes"),
+        ("--input-schemes=s3", "local file, which rows may not name"),
+        ("--inputs=/srv/in", "lies outside of the folders"),
+    ],
+)
+def test_limits_of_the_files_of_rows(
+    manifest: str, option: str, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["check", manifest, "--limit", "1", option]) == 2
+    assert message in capsys.readouterr().out
+    assert main(["check", manifest, "--limit", "1", "--inputs", f"{EXAMPLES}/../examples", "--inputs=s3://b/"]) == 0
+
+
 @pytest.mark.parametrize(("option", "message"), [("--memory=huge", "choose from"), ("--limit=0", "from 1")])
 def test_wrong_options_name_what_is_right(option: str, message: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit, match="1"):

@@ -5,6 +5,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from manifests import formats
 from manifests.formats import Record, read_records
 from manifests.schema import ManifestError
 
@@ -144,3 +145,10 @@ def test_column_names_that_are_not_utf8_stop_the_manifest() -> None:
     for data in ("portrait,audio,größe\na,b,c\n".encode("latin-1"), "portrait,audio\na,b\n".encode("utf-16")):
         with pytest.raises(ManifestError, match="save the manifest as UTF-8"):
             read_records(data, "a.csv")
+
+
+def test_rows_that_take_no_room_in_the_file_are_counted_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = parquet(pa.table({"portrait": ["a"] * 1000}))
+    monkeypatch.setattr(formats, "MAX_ROWS", 999)
+    with pytest.raises(ManifestError, match=r"has 1,000 rows; split it, at 999 rows at most"):
+        read_records(data, "m.parquet")

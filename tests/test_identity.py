@@ -2,7 +2,7 @@ import re
 
 import pytest
 
-from manifests.identity import MAX_SAFE_ID, content_id, default_id, file_stem
+from manifests.identity import MAX_SAFE_ID, content_id, default_id, file_stem, is_invisible
 from manifests.read import parse_manifest
 
 CONTENT = content_id({"seed": 1})
@@ -92,3 +92,10 @@ def test_when_a_row_is_made_is_not_part_of_its_id() -> None:
 def test_what_signs_an_address_is_no_part_of_a_name() -> None:
     signed = "https://host/faces/anna.png?X-Amz-Credential=a/b.c&X-Amz-Signature=5ec2e7"
     assert default_id({"portrait": signed, "audio": "what?.wav"}).startswith("anna_what?_")
+
+
+@pytest.mark.parametrize("name", ["=cmd", "-rf", "@x", " +1", "\uff1dx", "\u202ex", "\u200b"])
+def test_a_default_id_never_begins_as_a_formula_nor_hides_signs(name: str) -> None:
+    id = default_id({"portrait": f"faces/{name}.png", "audio": f"{name}.wav"})
+    assert re.match(r"(cmd|rf|x|1|unknown)_", id)
+    assert not any(map(is_invisible, id))

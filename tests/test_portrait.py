@@ -1,4 +1,6 @@
 import io
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -6,7 +8,7 @@ import pytest
 from PIL import Image, ImageCms
 
 from stableavatar.errors import BadInput
-from stableavatar.video import portrait
+from stableavatar.limits import Limits
 from stableavatar.video.portrait import check_portrait, choose_size, load_portrait
 
 RED, GREEN = (255, 0, 0), (0, 255, 0)
@@ -132,10 +134,53 @@ def test_a_missing_file_is_refused(tmp_path: Path) -> None:
         check_portrait(str(tmp_path / "nobody.png"))
 
 
-def test_a_picture_past_the_limit_is_refused_before_it_is_decoded(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(portrait, "MAX_PIXELS", 1000)
+def test_a_picture_past_the_limit_is_refused_before_it_is_decoded(tmp_path: Path) -> None:
+    limits = Limits(max_portrait_pixels=1000)
     left_red_right_green().save(tmp_path / "huge.png")
     with pytest.raises(BadInput, match=r"huge\.png is too large: 80x40 pixels"):
-        check_portrait(str(tmp_path / "huge.png"))
+        check_portrait(str(tmp_path / "huge.png"), limits)
+
+
+def test_a_portrait_whose_exif_data_are_damaged_is_still_read(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112], exif[0x010E] = 6, "a picture"
+    left_red_right_green().save(tmp_path / "turned.jpg", exif=exif)
+    data = bytearray((tmp_path / "turned.jpg").read_bytes())
+    place = data.index(b"Exif\0\0") + 6 + 8 + 2  # the first entry: now its text is a fraction
+    data[place + 2 : place + 4] = (5).to_bytes(2, "big" if data[place - 10 : place - 8] == b"MM" else "little")
+    (tmp_path / "turned.jpg").write_bytes(data)
+    assert check_portrait(str(tmp_path / "turned.jpg")) == (40, 80)
+    assert load_portrait(str(tmp_path / "turned.jpg"), 40, 80).shape == (80, 40, 3)
+
+
+def test_a_picture_that_its_decoder_gives_up_on_is_the_fault_of_the_file(tmp_path: Path) -> None:
+    left_red_right_green(640, 480).save(tmp_path / "face.avif")
+    data = (tmp_path / "face.avif").read_bytes()
+    (tmp_path / "face.avif").write_bytes(data[:-100] + bytes(100))
+    with pytest.raises(BadInput, match=r"face\.avif is not a picture that can be read"):
+        check_portrait(str(tmp_path / "face.avif"))
+
+
+def test_of_an_animation_of_hundreds_of_frames_one_is_decoded(tmp_path: Path) -> None:
+    frames = [Image.new("RGB", (32, 32), (number % 256, 0, number // 256)) for number in range(1000)]
+    frames[0].save(tmp_path / "many.webp", save_all=True, append_images=frames[1:])
+    with Image.open(tmp_path / "many.webp") as image:
+        assert getattr(image, "n_frames", 1) > 100
+    assert check_portrait(str(tmp_path / "many.webp")) == (32, 32)
+
+
+MEASURE = """
+import resource, sys
+from stableavatar.video.portrait import load_portrait
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+load_portrait(sys.argv[1], 512, 512)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+"""
+
+
+@pytest.mark.slow
+def test_the_largest_picture_needs_the_memory_of_one_decoded_picture(tmp_path: Path) -> None:
+    Image.new("RGB", (10_000, 8_000), RED).save(tmp_path / "large.png", compress_level=1)
+    command = [sys.executable, "-c", MEASURE, str(tmp_path / "large.png")]
+    kib = int(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    assert kib < 450_000

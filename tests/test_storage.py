@@ -292,3 +292,14 @@ def test_messages_of_a_store_hold_no_credentials(tmp_path: Path) -> None:
     with pytest.raises(BadInput) as raised:
         storage.read(f"{tmp_path}/face.png?X-Amz-Signature=5ec2e7")
     assert "5ec2e7" not in str(raised.value)
+
+
+def test_writing_replaces_a_link_and_leaves_what_it_led_to(tmp_path: Path) -> None:
+    (tmp_path / "theirs").write_bytes(b"theirs")
+    (tmp_path / "source").write_bytes(b"ours")
+    for name in ("written", "published"):
+        (tmp_path / name).symlink_to("theirs")
+    storage.write(b"ours", f"{tmp_path}/written")
+    storage.publish(f"{tmp_path}/source", f"{tmp_path}/published")
+    assert (tmp_path / "theirs").read_bytes() == b"theirs"
+    assert all((tmp_path / name).read_bytes() == b"ours" for name in ("written", "published"))

@@ -12,10 +12,13 @@ import ffmpeg
 import numpy as np
 
 from stableavatar.errors import BadInput
-from stableavatar.ffmpeg import SAFE_INPUT, FfmpegError, local, read, run
+from stableavatar.ffmpeg import PROBE_INPUT, SOUND_CODECS, SOUND_INPUT, FfmpegError, local, read, run
+from stableavatar.limits import Limits
+from stableavatar.text import one_line
 from stableavatar.units import SPEECH_RATE
 
 MAX_CHANNELS = 8  # 7.1, the most that AAC carries with named speakers
+MIN_RATE, MAX_RATE = 2_000, 768_000  # samples per second; others come from damaged or forged headers
 AAC_BITS_PER_SAMPLE = 2  # of each channel: 96 kb/s at 48 kHz, transparent for speech and music
 AAC_MAX_RATE = 96_000  # samples per second
 
@@ -23,6 +26,8 @@ AAC_MAX_RATE = 96_000  # samples per second
 _EXACT_FORMATS = {"flac", "mov", "aiff"}
 _UNKNOWN_BYTES = 0x7FFF_0000  # and more: what programs write into a WAV whose size they do not know yet
 _LOST_S = 0.25  # seconds that may be missing at the end: encoder padding, never a word
+_PAST_LIMIT_S = 0.01  # seconds that are decoded to see that a sound is too long
+_RAISE = "raise --max-sound-s"
 _REMEDY = "Give a whole sound file (WAV, FLAC, MP3, M4A, Ogg) or a video with sound."
 
 
@@ -49,20 +54,30 @@ class _Source:
     declared_s: float | None  # end of the stream by the file's own word, where that can be trusted
 
 
-def measure_sound(path: str, *, start_s: float = 0.0, end_s: float | None = None) -> SoundInfo:
+def measure_sound(
+    path: str, *, start_s: float = 0.0, end_s: float | None = None, limits: Limits = Limits()
+) -> SoundInfo:
     """Decodes the span [start_s, end_s) of the medium and tells its true length; what lies past the end is cut.
 
-    Raises BadInput: no such file, not media, no audio stream, nothing in the span, broken off before its end.
+    Decoding stops where the limit is passed, whatever length the header promises.
+    Raises BadInput: no such file, not media, no audio stream, nothing in the span, broken off before its end, too long.
     """
     source = _open(path)
+    if max(start_s, source.delay / source.sample_rate) >= limits.max_sound_s:
+        raise BadInput(f"{path}: what is asked for begins after {_limit(limits)}. Cut the sound, or {_RAISE}.")
+    stop_s = limits.max_sound_s + _PAST_LIMIT_S  # there it is known to be too long
     with _blaming(path):
-        sound = _span(source, start_s, end_s).filter("aformat", sample_fmts="flt", channel_layouts="mono")
+        sound = _span(source, start_s, stop_s if end_s is None else min(end_s, stop_s)).filter(
+            "aformat", sample_fmts="flt", channel_layouts="mono"
+        )
         num_samples = 0
         for chunk in read(sound.output("pipe:", format="f32le", acodec="pcm_f32le")):
             samples = np.frombuffer(chunk, dtype="<f4")
             _check_finite(path, samples)
             num_samples += len(samples)
     duration_s = num_samples / source.sample_rate
+    if start_s + duration_s > limits.max_sound_s:
+        raise BadInput(f"{path} is longer than {_limit(limits)}. Name a span with end_s, cut the sound, or {_RAISE}.")
     _check_span(source, start_s, end_s, duration_s)
     return SoundInfo(
         duration_s=duration_s, sample_rate=source.sample_rate, channels=source.channels, codec=source.codec
@@ -107,12 +122,16 @@ def encode_sound(path: str, out_path: str, *, start_s: float = 0.0, duration_s: 
         run(output.global_args("-cpuflags", "0"))  # vector units round differently: without them every node agrees
 
 
+def _limit(limits: Limits) -> str:
+    return f"the limit of {limits.max_sound_s:g} s"
+
+
 def _open(path: str) -> _Source:
     if not os.path.isfile(path):
         raise BadInput(f"{path}: no such file. Correct the path of the sound.")
     if not os.path.getsize(path):
         raise BadInput(f"{path} is empty (0 bytes). {_REMEDY}")
-    with _blaming(path), av.open(local(path), options=SAFE_INPUT, metadata_errors="replace") as container:
+    with _blaming(path), av.open(local(path), options=PROBE_INPUT, metadata_errors="replace") as container:
         return _probe(path, container)
 
 
@@ -122,9 +141,15 @@ def _probe(path: str, container: Any) -> _Source:
         raise BadInput(f"{path} has no audio stream. Give a file with sound or a separate sound file.")
     if stream.channels > MAX_CHANNELS:
         raise BadInput(f"{path} has {stream.channels} audio channels. Mix it down to at most {MAX_CHANNELS} (7.1).")
+    if stream.codec_context.name not in SOUND_CODECS.split(","):
+        raise BadInput(f"{path} holds {one_line(stream.codec_context.name)} sound, which is not read. {_REMEDY}")
     first = next(container.decode(stream), None)
     if first is None:
         raise BadInput(f"{path} holds no sound: its audio stream is empty. {_REMEDY}")
+    if not MIN_RATE <= first.sample_rate <= MAX_RATE:
+        raise BadInput(
+            f"{path} has a sample rate of {first.sample_rate} Hz; from {MIN_RATE} to {MAX_RATE} can be read. {_REMEDY}"
+        )
     sound_s = first.time or 0.0
     zero_s = min([sound_s, *_film_starts(container)])
     return _Source(
@@ -178,7 +203,7 @@ def _span(source: _Source, start_s: float, end_s: float | None) -> Any:
     The stream starts at its own zero, gaps in it become silence, then it moves to its place on the medium's time line:
     ffmpeg's own zero is where the first packet starts, and that may hold samples nobody hears.
     """
-    sound = ffmpeg.input(local(source.path), **SAFE_INPUT)[str(source.stream)].filter("asetpts", "PTS-STARTPTS")
+    sound = ffmpeg.input(local(source.path), **SOUND_INPUT)[str(source.stream)].filter("asetpts", "PTS-STARTPTS")
     sound = sound.filter("aresample", source.sample_rate, first_pts=0, **{"async": 1})
     if source.delay:
         sound = sound.filter("adelay", f"{source.delay}S", all=1)
@@ -216,5 +241,5 @@ def _blaming(path: str) -> Iterator[None]:
     except (av.FFmpegError, FfmpegError) as error:
         # "Invalid argument" is how a format that is not on the list is refused.
         refused = isinstance(error, av.ArgumentError)
-        message = "no sound or video format" if refused else getattr(error, "strerror", None) or error
+        message = "no sound or video format" if refused else one_line(getattr(error, "strerror", None) or str(error))
         raise BadInput(f"{path} is not sound that can be decoded ({message}). {_REMEDY}") from error

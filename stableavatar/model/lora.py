@@ -35,6 +35,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from stableavatar.errors import BadInput
+from stableavatar.text import one_line
 
 MAX_WEIGHT = 10.0
 
@@ -177,6 +178,8 @@ def _low_rank(
     rank = len(down)
     if up.shape[1] != rank:
         raise BadInput(f"{found}: rank {rank} in its down matrix, but {up.shape[1]} in its up matrix")
+    if rank > max(shape):  # a few bytes of a .pt file can stand for a matrix of any size
+        raise BadInput(f"{found}: a rank of {rank}, more than the layer's {shape}")
     if "alpha" in parts and parts["alpha"].numel() != 1:
         raise BadInput(f"{path}: the alpha of {name} is not one number")
     alpha = parts["alpha"].item() if "alpha" in parts else _configured_alpha(name, rank, config)
@@ -205,7 +208,9 @@ def _load(path: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
             with open(beside) as file:
                 config = json.load(file)
     except (OSError, SafetensorError, UnpicklingError, RuntimeError, ValueError, EOFError) as error:
-        reason = (str(error) or type(error).__name__).splitlines()[0]
+        reason = one_line((str(error) or type(error).__name__).splitlines()[0])
+        if isinstance(error, UnpicklingError):  # torch's own words advise to run whatever the file says
+            reason = "it holds more than tensors, or is something else. Give a .safetensors file"
         raise BadInput(f"{path} cannot be read as a LoRA: {reason}") from error
     return tensors, {key.removeprefix("transformer."): value for key, value in config.items()}
 
