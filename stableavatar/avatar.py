@@ -41,7 +41,7 @@ from stableavatar.segments import write_video
 from stableavatar.units import PIXELS_PER_LATENT
 
 CPU_THREADS = 1  # a generator on a CPU shares it with the other stages
-NUM_PORTRAITS = 4  # encoded portraits that are kept on the device, some 8 MB each
+NUM_PORTRAITS = 16  # encoded portraits that are kept on the device, some 8 MB each
 NO_CHECKPOINT = NoCheckpoint()
 
 logger = logging.getLogger(__name__)
@@ -165,7 +165,8 @@ class Avatar:
 
         Raises:
             OutOfMemory: the device cannot hold this video.
-            BrokenVideo: the model gave values that are not finite, or the file could not be written.
+            BrokenVideo: the model gave values that are not finite.
+            StorageError: the file could not be written.
         """
         course = _Course(on_progress, checkpoint)
         for num_tries in (1, 2):
@@ -301,10 +302,11 @@ class _Course:
         """One more is done."""
         self.num_done += 1
         self.on_progress(1)
-        self.offer(snapshot)
+        self.checkpoint.offer(self.num_done, snapshot)
 
     def offer(self, snapshot: Callable[[], SamplerState]) -> None:
-        """Here the video can be left."""
+        """Here the video can be left. Who waits for it hears that it goes on, and may say that it is to stop."""
+        self.on_progress(0)
         self.checkpoint.offer(self.num_done, snapshot)
 
 

@@ -1,6 +1,10 @@
 """What can go wrong: with one video (each error knows its kind, which becomes `error_kind` in its row), or with all."""
 
+import errno
 from typing import ClassVar
+
+# Of an OSError: the disk is full, or a network disk does not answer. It says nothing about what was read or written.
+DISK_FAILURES = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE)
 
 
 class RowError(Exception):
@@ -37,6 +41,17 @@ class BrokenVideo(RowError):
     """The video was made but is not what was promised: not finite, blank, or outside the output contract."""
 
     kind = "broken_video"
+
+
+class Quarantined(RowError):
+    """The row kills every process that works on it."""
+
+    kind = "quarantined"
+
+
+KINDS = tuple(
+    error.kind for error in (RowError, BadInput, StorageError, NetworkError, OutOfMemory, BrokenVideo, Quarantined)
+)
 
 
 class WeightsError(Exception):

@@ -6,6 +6,7 @@ from collections.abc import Callable
 import numpy as np
 
 from stableavatar.avatar import VideoReport, VideoRequest
+from stableavatar.checkpoint import Checkpoint
 from stableavatar.model.lora import Lora
 from stableavatar.presets import Preset
 from tests.media import video_writer
@@ -15,7 +16,7 @@ class NoiseAvatar:
     """Writes noise that depends on the seed alone. Seed 666 kills the process, 13 is blank, 14 raises."""
 
     def generate(
-        self, request: VideoRequest, path: str, *, on_progress: Callable[[int], None] = lambda _: None
+        self, request: VideoRequest, path: str, *, on_progress: Callable[[int], None], checkpoint: Checkpoint
     ) -> VideoReport:
         if request.seed == 666:
             os._exit(1)

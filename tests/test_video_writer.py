@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from stableavatar.audio.decode import encode_sound
-from stableavatar.errors import BrokenVideo
+from stableavatar.errors import BrokenVideo, StorageError
 from stableavatar.units import FPS
 from stableavatar.video.quality import check_contract, measure_video
 from stableavatar.video.writer import PieceWriter, is_piece, join
@@ -144,7 +144,7 @@ def ffmpeg_children() -> list[str]:
 def test_what_ffmpeg_says_of_the_sound_is_told(tmp_path: Path) -> None:
     (tmp_path / "broken.m4a").write_bytes(b"no sound")
     write_piece(tmp_path / "a.mp4", noise(1))
-    with pytest.raises(BrokenVideo, match="Invalid data found"):
+    with pytest.raises(StorageError, match="Invalid data found"):
         join([(str(tmp_path / "a.mp4"), 1)], str(tmp_path / "broken.m4a"), str(tmp_path / "video.mp4"))
     assert not (tmp_path / "video.mp4").exists()
 
@@ -153,7 +153,7 @@ def test_what_ffmpeg_says_of_the_sound_is_told(tmp_path: Path) -> None:
 def test_an_unwritable_place_is_told(tmp_path: Path, num_frames: int) -> None:
     path = str(tmp_path / "nowhere" / "a.mp4")
     with (
-        pytest.raises(BrokenVideo, match="No such file or directory"),
+        pytest.raises(StorageError, match="No such file or directory"),
         PieceWriter(path, width=SIZE, height=SIZE, num_frames=num_frames) as writer,
     ):
         writer.write(np.zeros((num_frames, SIZE, SIZE, 3), np.uint8))

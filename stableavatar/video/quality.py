@@ -9,7 +9,7 @@ from typing import Any
 import av
 import numpy as np
 
-from stableavatar.errors import BrokenVideo
+from stableavatar.errors import DISK_FAILURES, BrokenVideo
 from stableavatar.ffmpeg import SAFE_INPUT, local
 from stableavatar.units import FPS
 
@@ -78,12 +78,14 @@ class _Picture:
 def measure_video(path: str) -> VideoQuality:
     """Decodes the whole file, frame by frame in constant memory.
 
-    Raises BrokenVideo: no such file, not a video, a frame that cannot be decoded.
+    Raises BrokenVideo: no such file, not a video, a frame that cannot be decoded; OSError if the disk fails.
     """
     try:
         with av.open(local(path), options={**SAFE_INPUT, "err_detect": "explode"}) as container:
             return _measure(path, container)
     except (OSError, av.FFmpegError) as error:
+        if isinstance(error, OSError) and error.errno in DISK_FAILURES:
+            raise  # which says nothing about the video
         raise BrokenVideo(f"{path} cannot be decoded: {error}") from error
 
 

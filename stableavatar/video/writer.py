@@ -12,7 +12,7 @@ import ffmpeg
 import imageio_ffmpeg
 import numpy as np
 
-from stableavatar.errors import BrokenVideo
+from stableavatar.errors import BrokenVideo, StorageError
 from stableavatar.ffmpeg import SAFE_INPUT, Ffmpeg, FfmpegError, local
 from stableavatar.units import FPS
 
@@ -39,6 +39,9 @@ _TO_BT709 = {  # of the scale filter
     "flags": "bicubic+accurate_rnd+bitexact+full_chroma_int+full_chroma_inp",
 }
 _TAGS = {"range": "tv", "colorspace": "bt709", "color_primaries": "bt709", "color_trc": "bt709"}  # setparams
+
+# What ffmpeg cannot write is hardly the fault of the frames: the disk is full, or it was killed for memory.
+_REMEDY = "Make room on the scratch disk and in memory, and run again."
 
 
 class PieceWriter:
@@ -81,7 +84,7 @@ class PieceWriter:
     def write(self, frames_VHWC: np.ndarray) -> None:
         """Appends any number of frames, uint8 RGB [V, H, W, 3]; those past `num_frames` are dropped.
 
-        Raises BrokenVideo if ffmpeg has ended, ValueError for another shape or type.
+        Raises StorageError if ffmpeg has ended, ValueError for another shape or type.
         """
         if frames_VHWC.dtype != np.uint8 or frames_VHWC.shape[1:] != self._shape:
             raise ValueError(f"frames are {frames_VHWC.dtype} {frames_VHWC.shape}, wanted uint8 [V, {self._shape}]")
@@ -91,7 +94,7 @@ class PieceWriter:
                 self._ffmpeg.stdin.write(np.ascontiguousarray(frame_HWC).data)
         except BrokenPipeError:
             self._finish()
-            raise BrokenVideo(f"{self._path}: the encoder ended before the last frame") from None
+            raise StorageError(f"{self._path}: the encoder ended before the last frame. {_REMEDY}") from None
         self._num_written += len(frames_VHWC)
 
     def __exit__(
@@ -116,7 +119,7 @@ class PieceWriter:
         try:
             self._ffmpeg.finish()
         except FfmpegError as error:
-            raise BrokenVideo(f"{self._path}: the encoder failed: {error}") from error
+            raise StorageError(f"{self._path}: the encoder failed: {error}. {_REMEDY}") from error
 
 
 def is_piece(path: str, *, num_frames: int, origin: str) -> bool:
@@ -135,7 +138,7 @@ def join(pieces: Sequence[tuple[str, int]], sound_path: str, path: str) -> None:
     `sound_path` is an m4a of exactly the video's length (`encode_sound`), which is copied as it is.
 
     Raises:
-        BrokenVideo: ffmpeg could not do it. No file is left.
+        StorageError: ffmpeg could not do it. No file is left.
     """
     picture = ffmpeg.input(
         "pipe:", format="concat", safe=0, auto_convert=0, protocol_whitelist="file,pipe", format_whitelist="concat,mov"
@@ -155,7 +158,7 @@ def join(pieces: Sequence[tuple[str, int]], sound_path: str, path: str) -> None:
         process.finish()
         finished = True
     except FfmpegError as error:
-        raise BrokenVideo(f"{path}: the pieces could not be joined: {error}") from error
+        raise StorageError(f"{path}: the pieces could not be joined: {error}. {_REMEDY}") from error
     finally:
         process.kill()
         if not finished and os.path.exists(path):
