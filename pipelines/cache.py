@@ -11,7 +11,7 @@ import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import lru_cache
+from pathlib import Path
 from urllib.parse import urlsplit
 
 from manifests.redact import redacted
@@ -42,15 +42,22 @@ def fetched(uri: str, *, keep: bool = True, max_bytes: float | None = None) -> I
 
 
 def sha256_of(path: str) -> str:
-    """Hash of a file's content, 64 hex digits. It is read once, as long as it does not change."""
+    """Hash of a file's content, 64 hex digits. It is read once for each machine, as long as it does not change."""
     found = os.stat(path)
     if time.time() - max(found.st_mtime, found.st_ctime) < SETTLED_S:
-        return _sha256.__wrapped__(path)
-    return _sha256(path, found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino)
+        return _read_sha256(path)
+    version = (path, found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino)
+    key = hashlib.sha256(repr(version).encode(errors="surrogatepass")).hexdigest()[:32]
+    known = Path(scratch.place("hashes"), key)
+    if not known.exists():
+        with scratch.folder() as folder:
+            new = Path(folder, key)
+            new.write_text(_read_sha256(path))
+            os.replace(new, known)
+    return known.read_text()
 
 
-@lru_cache(maxsize=4096)
-def _sha256(path: str, *version: int) -> str:
+def _read_sha256(path: str) -> str:
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

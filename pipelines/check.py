@@ -4,8 +4,8 @@ import json
 from functools import cached_property
 from pathlib import Path
 
-from manifests.identity import content_id, file_stem
-from pipelines import cache, inputs, storage
+from manifests.identity import content_id
+from pipelines import cache, inputs, results
 from pipelines.stage import Row, Stage
 from stableavatar.audio.decode import measure_sound
 from stableavatar.errors import BadInput
@@ -49,7 +49,7 @@ class Check(Stage):
         row = {**row, **self._portrait(row)}
         row = {**row, **self._sound(row), "loras": self._loras(row)}
         row["content_id"] = identity(row, self.preset)
-        return {**row, "video": video_uri(self.output, row)}
+        return {**row, "video": results.video_uri(self.output, row)}
 
     def _portrait(self, row: Row) -> Row:
         uri = inputs.locate(row["portrait"], row["manifest"], self.limits)
@@ -125,8 +125,3 @@ def identity(row: Row, preset: Preset) -> str:
     model |= {"is_fp8": preset.memory.startswith("fp8"), "is_sage": preset.attention == "sage"}
     weights = {"weights_hash": row["weights_hash"], "renderer": RENDERER_VERSION}
     return content_id({**settings, **files, **model, **weights})
-
-
-def video_uri(output: str, row: Row) -> str:
-    """Where the video of a checked row lies: named by id and content, so no other row has this name."""
-    return storage.join(output, f"videos/{file_stem(row['id'], row['content_id'])}.mp4")

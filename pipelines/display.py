@@ -5,15 +5,15 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 from datetime import timedelta
-from typing import Self
+from typing import Any, Self
 
 from rich.console import Console, Group
 from rich.live import Live
 from rich.text import Text
 
-from pipelines.plan import cost
-from pipelines.progress import Running
-from pipelines.stage import Row
+from pipelines.estimate import Estimate
+from pipelines.progress import Snapshot
+from pipelines.stage import Place, Row, place
 
 LIVE_EVERY_S = 0.5
 LOG_EVERY_S = 10.0
@@ -26,13 +26,13 @@ class Display:
     """Shows rows done, failed and running, windows per second and the time left. Use as a context manager."""
 
     def __init__(
-        self, rows: Iterable[Row], snapshot: Callable[[], tuple[float, list[Running]]], console: Console
+        self, rows: Iterable[Row], estimate: Estimate, snapshot: Callable[[], Snapshot], console: Console
     ) -> None:
         """`snapshot` tells the windows done so far and what runs, as `Progress.snapshot`."""
-        self.costs = {(row["manifest"], row["row_number"]): cost(row) for row in rows}
+        self.rows = {place(row): row for row in rows}
+        self.estimate = estimate
         self.snapshot = snapshot
-        self.num_ok = self.num_failed = 0
-        self.cost_done = 0.0
+        self.done: dict[Place, Row] = {}
         self.began = time.monotonic()
         self.live = Live(
             console=console, get_renderable=self.render, refresh_per_second=1 / LIVE_EVERY_S, transient=True
@@ -56,36 +56,59 @@ class Display:
             self.logger_thread.join()  # it asks the cluster, which may be gone soon
 
     def finished(self, row: Row) -> None:
-        """One more row is in the result table."""
-        self.num_ok += row["status"] == "ok"
-        self.num_failed += row["status"] == "failed"
-        self.cost_done += self.costs[row["manifest"], row["row_number"]]
+        """One more row is in the result table, or once more, after another try."""
+        self.done[place(row)] = row
+        self.estimate.learn({**self.rows[place(row)], **row})
+
+    def facts(self) -> dict[str, Any]:
+        """Everything, for machines."""
+        snapshot = self.snapshot()
+        if not (snapshot.running or snapshot.windows_done):
+            self.began = time.monotonic()  # loading the model says nothing about the speed
+        elapsed_s = max(time.monotonic() - self.began, 1e-3)
+        done = list(self.done.copy().values())
+        return {
+            "num_rows": len(self.rows),
+            "num_ok": sum(row["status"] == "ok" for row in done),
+            "num_failed": sum(row["status"] == "failed" for row in done),
+            "windows_done": snapshot.windows_done,
+            "windows_per_s": snapshot.windows_done / elapsed_s,
+            "seconds_left": self._seconds_left(snapshot, elapsed_s),
+            "running": [
+                {"id": row.id, "windows_done": row.windows_done, "num_windows": row.num_windows}
+                for row in snapshot.running
+            ],
+        }
 
     def line(self) -> str:
         """Everything in one line."""
-        return self._line(*self.snapshot())
+        return _line(self.facts())
 
     def render(self) -> Group:
         """Everything, with a line for each running row."""
-        windows_done, running = self.snapshot()
-        shown = [f"  {row.id}  {row.windows_done:.1f} of {row.num_windows} windows" for row in running[:MAX_SHOWN]]
-        return Group(*(Text(line, no_wrap=True) for line in (self._line(windows_done, running), *shown)))
+        facts = self.facts()
+        shown = (
+            f"  {row['id']}  {row['windows_done']:.1f} of {row['num_windows']} windows"
+            for row in facts["running"][:MAX_SHOWN]
+        )
+        return Group(*(Text(line, no_wrap=True) for line in (_line(facts), *shown)))
 
-    def _line(self, windows_done: float, running: list[Running]) -> str:
-        if not (running or windows_done):
-            self.began = time.monotonic()  # loading the model says nothing about the speed
-        elapsed_s = max(time.monotonic() - self.began, 1e-3)
-        rows = f"{self.num_ok + self.num_failed}/{len(self.costs)} rows done, {self.num_failed} failed"
-        if not (running or windows_done or self.cost_done):
-            return f"{rows} | loading the models"
-        speed = f"{windows_done / elapsed_s:.2f} windows/s"
-        return f"{rows}, {len(running)} running | {speed} | {self._time_left(running, elapsed_s)} left"
-
-    def _time_left(self, running: list[Running], elapsed_s: float) -> str:
-        parts = (self.costs.get(row.place, 0.0) * row.windows_done / row.num_windows for row in running)
-        done, total = self.cost_done + sum(parts), sum(self.costs.values())
-        return str(timedelta(seconds=round(elapsed_s * (total - done) / done))) if done else "?"
+    def _seconds_left(self, snapshot: Snapshot, elapsed_s: float) -> float | None:
+        """From the speed so far. What one row takes in comparison with another is the estimate's business."""
+        seconds = {place: self.estimate.seconds(row) for place, row in self.rows.items()}
+        parts = (seconds.get(row.place, 0.0) * row.windows_done / row.num_windows for row in snapshot.running)
+        done = sum(seconds[place] for place in self.done.copy()) + sum(parts)
+        return elapsed_s * (sum(seconds.values()) - done) / done if done else None
 
     def _log(self) -> None:
         while not self.stopped.wait(LOG_EVERY_S):
             logger.info("%s", self.line())
+
+
+def _line(facts: dict[str, Any]) -> str:
+    num_done = facts["num_ok"] + facts["num_failed"]
+    rows = f"{num_done}/{facts['num_rows']} rows done, {facts['num_failed']} failed"
+    if not (facts["running"] or facts["windows_done"] or facts["seconds_left"] is not None):
+        return f"{rows} | loading the models"
+    left = "?" if facts["seconds_left"] is None else str(timedelta(seconds=round(facts["seconds_left"])))
+    return f"{rows}, {len(facts['running'])} running | {facts['windows_per_s']:.2f} windows/s | {left} left"

@@ -1,24 +1,31 @@
 """The video of a row, made and published by one actor. Frames never leave it."""
 
+import hashlib
 import json
 import logging
 import os
 import resource
 import socket
 from collections.abc import Callable, Iterator
+from os.path import basename
 from pathlib import Path
 from typing import Protocol
 
 import torch
 
+from manifests.identity import file_stem
 from pipelines import cache, scratch, storage
+from pipelines.checkpoint import EVERY_S, VIDEO, StoreCheckpoint, Unfinished, folder_uri
 from pipelines.prepare import check_unchanged
 from pipelines.progress import Reporter
-from pipelines.stage import WORKING_COLUMNS, Row, Stage
+from pipelines.stage import WORKING_COLUMNS, Row, Stage, put_off
 from stableavatar.avatar import VideoReport, VideoRequest
+from stableavatar.checkpoint import Checkpoint
 from stableavatar.model.lora import Lora
 from stableavatar.presets import Preset
 from stableavatar.settings import sampling_arguments
+
+VIDEO_BYTES = 20_000  # of a frame of a finished video, generously: 4 Mbit/s
 
 logger = logging.getLogger(__name__)
 
@@ -26,17 +33,20 @@ logger = logging.getLogger(__name__)
 class Generator(Protocol):
     """What this stage needs of an avatar."""
 
-    def generate(self, request: VideoRequest, path: str, *, on_progress: Callable[[int], None] = ...) -> VideoReport:
-        """Write one video to `path`."""
+    def generate(
+        self, request: VideoRequest, path: str, *, on_progress: Callable[[int], None], checkpoint: Checkpoint
+    ) -> VideoReport:
+        """Write one video to `path`, going on from `checkpoint` if that holds something."""
 
     def read_lora(self, path: str) -> Lora:
         """Read a LoRA file for this model."""
 
 
 class Generate(Stage):
-    """In: a prepared row with embeddings. Out: the row without those working columns, its video published, and
+    """In: a prepared row with embeddings. Out: the row without those working columns, and
 
-    num_windows, sample_s, decode_s, peak_memory_bytes (of this process), peak_device_bytes, node.
+    staged (the URI where its video waits to be measured), num_windows, sample_s, decode_s, peak_memory_bytes (of this
+    process), peak_device_bytes, node, attempts, gpu_s. Or the row as `unfinished`, saved where it is.
     """
 
     name = "generate"
@@ -46,10 +56,19 @@ class Generate(Stage):
         self,
         preset: Preset,
         load_avatar: Callable[[Preset, str], Generator],
+        output: str,
+        run: str = "",
+        save_every_s: float = EVERY_S,
         reporter: Reporter | None = None,
     ) -> None:
-        """`load_avatar(preset, device)` gives the generator; the device is a GPU if this actor was given one."""
+        """`load_avatar(preset, device)` gives the generator; the device is a GPU if this actor was given one.
+
+        `output`: the folder or URI of the run. `run`: its name, which tells deaths in it from deaths of it.
+        """
         self.avatar = load_avatar(preset, "cuda" if torch.cuda.is_available() else "cpu")
+        self.output = output
+        self.run = run
+        self.save_every_s = save_every_s
         self.reporter = reporter or Reporter()
 
     def __call__(self, row: Row) -> Row:
@@ -57,21 +76,57 @@ class Generate(Stage):
 
         Its row goes to a new process, for a bounded number of times.
         """
+        if row["status"] == "ready" and not self.reporter.may_begin(row):
+            return put_off(row)
         try:
             return super().__call__(row)
         except torch.AcceleratorError:
             logger.exception("%s: the GPU failed, this process ends", row["id"])
             os._exit(1)
 
-    def process(self, row: Row) -> Row:
-        """Make the video in a temporary folder, then publish it. Raises what the avatar and the store raise."""
+    def process(self, given: Row) -> Row:
+        """Make the video, unless an earlier attempt did. Raises what the avatar and the store raise."""
+        uri = folder_uri(self.output, file_stem(given["id"], given["content_id"]))
+        row = {**given, "staged": storage.join(uri, VIDEO)}
+        known = {"attempts": row["attempts"], "gpu_s": row["gpu_s"]}
         with scratch.folder() as folder, self.reporter.running(row) as on_progress:
+            checkpoint = StoreCheckpoint(
+                uri, folder, every_s=self.save_every_s, is_stopping=lambda: self.reporter.is_stopping
+            )
+            try:
+                with checkpoint.attempt(self.run, fatal=self.fatal, **known):
+                    if not (VIDEO in checkpoint.names or storage.exists(row["video"])):
+                        checkpoint.report = self._make(row, folder, checkpoint, on_progress)
+            except Unfinished:
+                return put_off(row)
+            finally:
+                given |= {"attempts": checkpoint.attempts.begun, "gpu_s": checkpoint.gpu_s}  # also if it fails
+        kept = {name: value for name, value in row.items() if name not in WORKING_COLUMNS}
+        report = checkpoint.report or {}
+        again = report.pop("num_tries", 1) - 1  # after memory ran out
+        spent = {"attempts": given["attempts"] + again, "gpu_s": given["gpu_s"]}
+        return {**kept, **report, **spent, "peak_memory_bytes": peak_memory_bytes(), "node": socket.gethostname()}
+
+    def _make(
+        self, row: Row, folder: str, checkpoint: StoreCheckpoint, on_progress: Callable[[int], None]
+    ) -> Row | None:
+        """Make the video and publish it. One whose upload fails stays on this node, for the next attempt."""
+        if row["twin"] and storage.exists(row["twin"]):
+            storage.copy(row["twin"], row["staged"])
+            return None
+        # Another output of this machine may want the same video at the same time.
+        waiting = scratch.outbox(f"{hashlib.sha256(self.output.encode()).hexdigest()[:8]}-{basename(row['video'])}")
+        report = None
+        if not os.path.exists(waiting):
+            scratch.require_space(scratch_bytes(row))
             path = os.path.join(folder, "video.mp4")
             request = to_request(row, folder, tuple(self._loras(row)))
-            report = self.avatar.generate(request, path, on_progress=on_progress)
-            storage.publish(path, row["video"])
-        made = {name: value for name, value in row.items() if name not in WORKING_COLUMNS}
-        return {**made, **vars(report), "peak_memory_bytes": peak_memory_bytes(), "node": socket.gethostname()}
+            made = self.avatar.generate(request, path, on_progress=on_progress, checkpoint=checkpoint)
+            report = vars(made)
+            os.replace(path, waiting)
+        storage.publish(waiting, row["staged"])
+        os.remove(waiting)
+        return report
 
     def _loras(self, row: Row) -> Iterator[tuple[Lora, float]]:
         for lora in json.loads(row["loras"]):
@@ -87,6 +142,12 @@ def to_request(row: Row, folder: str, loras: tuple[tuple[Lora, float], ...] = ()
     same = ("portrait_HWC", "speech", "num_frames", "width", "height", "prompt_embeds", "negative_prompt_embeds")
     given = {name: row[name] for name in same}
     return VideoRequest(sound_path=sound_path, loras=loras, **given, **sampling_arguments(row))
+
+
+def scratch_bytes(row: Row) -> float:
+    """What a row may need on the local disk at once: its saved state, one on its way, and its video twice."""
+    latent_bytes = 16 * row["width"] * row["height"] / 64 * 4  # of a latent frame: 16 channels of float32
+    return row["num_frames"] * (6 * latent_bytes / 4 + 2 * VIDEO_BYTES)
 
 
 def peak_memory_bytes() -> int:

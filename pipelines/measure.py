@@ -9,24 +9,28 @@ from stableavatar.video.quality import VideoQuality, check_contract, measure_vid
 
 
 class Measure(Stage):
-    """In: a row whose video is published. Out: the same and
+    """In: a row whose video is made. Out: the same and
 
     num_blank_frames, num_frozen_frames, brightness, sharpness, motion (one value per second), and the mean of each.
-    A video that breaks its promises is removed: only good ones lie under the output.
+    The video moves to its place when it is what was promised: only good ones are ever seen there.
     """
 
     name = "measure"
 
     def process(self, row: Row) -> Row:
         """Raises BrokenVideo."""
+        # Where this was interrupted after the move, the video is measured again in its place.
+        uri = row["staged"] if storage.exists(row["staged"]) else row["video"]
         try:
-            with cache.fetched(row["video"], keep=False) as path:
+            with cache.fetched(uri, keep=False) as path:
                 quality = measure_video(path)
             check_contract(quality, num_frames=row["num_frames"], width=row["width"], height=row["height"])
             check_content(quality)
         except BrokenVideo as error:
-            storage.remove(row["video"])
+            storage.remove(uri)
             raise BrokenVideo(f"{row['video']} was made but removed again: {error}") from error
+        if uri != row["video"]:
+            storage.move(uri, row["video"])
         return {**row, **columns(quality)}
 
 

@@ -1,18 +1,27 @@
 """What a run has to do: which rows its manifest holds, which of them are done, and in which order the rest goes."""
 
+import json
 import pickle
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import pyarrow as pa
+
 from manifests.formats import SUFFIXES
 from manifests.identity import default_id
-from manifests.read import fail_duplicates, parse_manifest
-from manifests.schema import ManifestError
+from manifests.read import fail_duplicates, parse_manifest, resolve
+from manifests.redact import redacted
+from manifests.schema import MANIFEST, ManifestError
 from pipelines import storage
-from pipelines.stage import Row, fail
+from pipelines.stage import Row, fail, place
+from stableavatar.errors import Quarantined
 
+DEADLY = (
+    "three processes that worked on it died (killed, or out of memory). See the log; "
+    "`stableavatar retry` tries it again."
+)
 CHECKS_AT_ONCE = 8  # most of a check is waiting, for a store or for ffmpeg
 
 
@@ -62,38 +71,67 @@ def select_rows(rows: Iterable[Row], limit: int | None, **common: Any) -> list[R
 
 def _begin(row: Row, common: dict[str, Any]) -> Row:
     row = {**row, **common, "id": row["id"] or default_id(row), "content_id": "", "stage": ""}
+    row |= {"attempts": 1, "gpu_s": 0.0}
     return {**row, "stage": "read", "started_at": time.time()} if row["status"] == "failed" else row
 
 
-def with_lost(rows: Iterable[Row], returned: Iterable[Row], stage: str) -> list[Row]:
-    """What came back of `rows`, and those that did not, failed: each has killed its worker, again and again."""
-    returned = list(returned)
+def missing(rows: Iterable[Row], returned: Iterable[Row]) -> list[Row]:
+    """Those of `rows` that are not among the returned ones."""
     places = {place(row) for row in returned}
-    reason = "the process that worked on it died every time (killed, or out of memory). See the log, and run again."
-    return returned + [fail(row, stage, "worker_lost", reason) for row in rows if place(row) not in places]
+    return [row for row in rows if place(row) not in places]
 
 
-def place(row: Row) -> tuple[str, int]:
-    """Where a row stands: its manifest, and its number there."""
-    return row["manifest"], row["row_number"]
+def lost(rows: Iterable[Row], returned: Iterable[Row], stage: str) -> list[Row]:
+    """Those of `rows` that did not come back, failed: each has killed every process that worked on it."""
+    failed = (fail(row, stage, Quarantined.kind, DEADLY) for row in missing(rows, returned))
+    return [{**row, "attempts": row["attempts"] + 2} for row in failed]
+
+
+def with_history(rows: Iterable[Row], table: pa.Table) -> list[Row]:
+    """The rows, counting on from what the result table says of earlier attempts that failed."""
+    columns = ["manifest", "row_number", "content_id", "status", "attempts", "gpu_s"]
+    before = {place(old): old for old in table.select(columns).to_pylist() if old["status"] == "failed"}
+    return [_count_on(row, before.get((redacted(row["manifest"]), row["row_number"]))) for row in rows]
+
+
+def _count_on(row: Row, before: Row | None) -> Row:
+    # A row that says something else now is another row, and begins anew.
+    if not before or before["content_id"] not in ("", row["content_id"]):
+        return row
+    return {**row, "attempts": (before["attempts"] or 0) + 1, "gpu_s": before["gpu_s"] or 0.0}
+
+
+def carry_over_uri(output: str) -> str:
+    """Where a run that stops lists what is left."""
+    return storage.join(output, "carry-over.jsonl")
+
+
+def write_carry_over(output: str, rows: Iterable[Row]) -> None:
+    """List the rows that are left as a manifest: every setting filled in, files named from the root. None: no list."""
+    uri = carry_over_uri(output)
+    lines = [_manifest_line(row) for row in rows]
+    if lines:
+        storage.write(b"".join(lines), uri)
+    else:
+        storage.remove(uri)
+
+
+def _manifest_line(row: Row) -> bytes:
+    given = {column.name: row[column.name] for column in MANIFEST if row[column.name] is not None}
+    files = {name: resolve(row[name], row["manifest"]) for name in ("portrait", "audio")}
+    if row["lora"]:
+        from stableavatar.model.lora import parse_loras  # which loads torch
+
+        named = ((resolve(name, row["manifest"]), weight) for name, weight in parse_loras(row["lora"]))
+        files["lora"] = ",".join(f"{uri}:{weight:g}" for uri, weight in named)
+    line = redacted(json.dumps({**given, **files, **unpack(row)}, ensure_ascii=False, default=str))
+    return f"{line}\n".encode()
 
 
 def check_rows(rows: list[Row], check: Callable[[Row], Row]) -> list[Row]:
     """The rows as `check` leaves them, several at a time, right here."""
     with ThreadPoolExecutor(CHECKS_AT_ONCE) as threads:
         return list(threads.map(check, rows))
-
-
-def cost(row: Row) -> float:
-    """How much work a row is, in no particular unit; 0 for a failed one, which only has to be written down."""
-    if row["status"] == "failed":
-        return 0.0
-    return float(row["num_frames"] * row["width"] * row["height"] * row["num_steps"])
-
-
-def longest_first(rows: Iterable[Row]) -> list[Row]:
-    """Failed rows, which cost nothing, and then the others from the longest to the shortest: no long one comes last."""
-    return sorted(rows, key=lambda row: (row["status"] != "failed", -cost(row)))
 
 
 def pack(carried: dict[str, Any]) -> bytes:

@@ -1,4 +1,4 @@
-"""What the generators are doing right now, gathered in one place from all over the cluster."""
+"""What the generators are doing right now, gathered in one place from all over the cluster, and the word to stop."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -6,8 +6,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from pipelines.stage import Row
+import ray
 
+from pipelines.stage import Place, Row, place
+
+ANSWER_S = 30.0  # nobody waits longer for an answer
 REPORT_EVERY_S = 1.0  # however fast the windows go, a generator sends no more messages than this
 
 
@@ -16,30 +19,64 @@ class Running:
     """A row that a generator is working on. A window counts in parts: one of its steps is 1 / num_steps of it."""
 
     id: str
-    place: tuple[str, int]  # manifest and row number
+    place: Place
     windows_done: float
     num_windows: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Snapshot:
+    """`windows_done` by all generators so far, the rows that run, and all that began in this round."""
+
+    windows_done: float = 0.0
+    running: tuple[Running, ...] = ()
+    begun: frozenset[Place] = frozenset()
 
 
 class Progress:
     """Counts for all generators. Made a Ray actor by the flow; its methods return at once."""
 
     def __init__(self) -> None:
-        self._running: dict[tuple[str, int], Running] = {}
+        self._running: dict[Place, Running] = {}
+        self._begun: set[Place] = set()
         self._windows_done = 0.0  # of rows that no longer run
+        self._is_stopping = False
 
-    def report(self, running: Running) -> None:
-        """A row runs, and is this far."""
+    def begin_round(self) -> None:
+        """From now on only what begins anew counts as begun."""
+        self._begun.clear()
+
+    def begin(self, place: Place) -> bool:
+        """May work on this row begin? Not once the run is to stop."""
+        if not self._is_stopping:
+            self._begun.add(place)
+        return not self._is_stopping
+
+    def report(self, running: Running) -> bool:
+        """A row runs, and is this far. Says whether it is to stop."""
         self._running[running.place] = running
+        self._begun.add(running.place)  # known already, unless this is a new Progress: the old one has died
+        return self._is_stopping
 
-    def end(self, place: tuple[str, int]) -> None:
+    def end(self, place: Place) -> None:
         """A row runs no more."""
-        self._windows_done += self._running.pop(place).windows_done
+        if running := self._running.pop(place, None):
+            self._windows_done += running.windows_done
 
-    def snapshot(self) -> tuple[float, list[Running]]:
-        """All windows done so far, and the rows that run."""
-        running = list(self._running.values())
-        return self._windows_done + sum(row.windows_done for row in running), running
+    def stop(self) -> None:
+        """No row begins from now on, and those that run save where they are."""
+        self._is_stopping = True
+
+    def snapshot(self) -> Snapshot:
+        """Everything at this moment."""
+        running = tuple(self._running.values())
+        windows_done = self._windows_done + sum(row.windows_done for row in running)
+        return Snapshot(windows_done=windows_done, running=running, begun=frozenset(self._begun))
+
+
+def snapshot(progress: Any) -> Snapshot:
+    """What the Progress actor knows. Raises GetTimeoutError if it does not answer."""
+    return _got(progress.snapshot.remote())
 
 
 class Reporter:
@@ -47,11 +84,16 @@ class Reporter:
 
     def __init__(self, listener: Any = None) -> None:
         self.listener = listener
+        self.is_stopping = False  # as far as this side has heard
+        self._answer: Any = None  # the one that is on its way
+
+    def may_begin(self, row: Row) -> bool:
+        """Is this row still to be made, or is the run to stop?"""
+        return not self.listener or bool(_got(self.listener.begin.remote(place(row))))
 
     @contextmanager
     def running(self, row: Row) -> Iterator[Callable[[int], None]]:
         """While inside, `row` runs. Gives the function to call with the number of window-steps newly done."""
-        place = (row["manifest"], row["row_number"])
         steps, told_at = 0, 0.0
 
         def on_progress(num_steps: int) -> None:
@@ -59,18 +101,36 @@ class Reporter:
             steps += num_steps
             if time.monotonic() - told_at >= REPORT_EVERY_S:
                 told_at = time.monotonic()
-                self._tell(row, place, steps)
+                self._tell(row, steps)
 
         on_progress(0)
         try:
             yield on_progress
         finally:
-            self._tell(row, place, steps)
+            self._tell(row, steps)
             if self.listener:
-                self.listener.end.remote(place)
+                self.listener.end.remote(place(row))
 
-    def _tell(self, row: Row, place: tuple[str, int], steps: int) -> None:
-        if self.listener:
-            done = steps / row["num_steps"]
-            running = Running(id=row["id"], place=place, windows_done=done, num_windows=row["num_windows"])
-            self.listener.report.remote(running)
+    def _tell(self, row: Row, steps: int) -> None:
+        if not self.listener:
+            return
+        # The answer to the last report is looked at with the next one: a generator never waits for it.
+        if _is_there(self._answer):
+            self.is_stopping = bool(_got(self._answer))
+            self._answer = None
+        running = Running(
+            id=row["id"],
+            place=place(row),
+            windows_done=steps / row["num_steps"],
+            num_windows=row["num_windows"],
+        )
+        answer = self.listener.report.remote(running)
+        self._answer = self._answer or answer
+
+
+def _is_there(answer: Any) -> bool:
+    return bool(answer is not None and (not isinstance(answer, ray.ObjectRef) or ray.wait([answer], timeout=0)[0]))
+
+
+def _got(answer: Any) -> Any:
+    return ray.get(answer, timeout=ANSWER_S) if isinstance(answer, ray.ObjectRef) else answer

@@ -1,7 +1,8 @@
 """From a manifest to videos and result rows: the whole flow."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
 from typing import Any
 
 import ray
@@ -10,15 +11,20 @@ from rich.console import Console
 from manifests.read import carried_schema
 from pipelines import plan, results, storage
 from pipelines.check import Check
+from pipelines.checkpoint import EVERY_S
 from pipelines.display import Display
 from pipelines.encode_text import Encoder, EncodeText
+from pipelines.estimate import Estimate
 from pipelines.generate import Generate, Generator
+from pipelines.lease import Lease
 from pipelines.measure import Measure
 from pipelines.prepare import Prepare
-from pipelines.progress import Progress, Reporter
+from pipelines.progress import Progress, Reporter, snapshot
 from pipelines.results import WriteResult
-from pipelines.stage import Row
-from pipelines.workers import Capacity, Pool, cluster, flow, read_files, require_room
+from pipelines.rounds import check_rounds, rounds
+from pipelines.stage import Place, Row, place
+from pipelines.watch import Bounds, Watch
+from pipelines.workers import Capacity, Pool, cluster, read_files, require_room, stop_flows
 from stableavatar.avatar import Avatar
 from stableavatar.limits import Limits
 from stableavatar.model.conditions import TextEncoder
@@ -26,14 +32,43 @@ from stableavatar.model.weights import weights_hash
 from stableavatar.presets import Preset
 
 LIGHT = 0.25  # logical CPUs of a stage beside the generator: four of them and one generator fit on two cores
+COMPACT_EVERY = 500  # rows: to list and read many small files takes its time
+GENERATE_ATTEMPTS = 20  # of Ray. How often a row may kill its generator is counted more exactly, in its checkpoint
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What a run does apart from how its videos look."""
+
+    limit: int | None = None  # only the first rows of the manifest
+    retry: frozenset[str] | None = None  # only rows that failed before, with these kinds of errors
+    bounds: Bounds = field(default_factory=Bounds)
+    limits: Limits = field(default_factory=Limits)
+    save_every_s: float = EVERY_S
+    arguments: dict[str, Any] = field(default_factory=dict)  # noted with the run: `retry` starts it with them again
+
+
+@dataclass(frozen=True, kw_only=True)
+class Loaders:
+    """What gives the networks, each called as `load(preset, device)` in the actor that is to hold them."""
+
+    avatar: Callable[[Preset, str], Generator] = Avatar.load
+    encoder: Callable[[Preset, str], Encoder] = TextEncoder.load
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunReport:
-    """What came of a run. `finished`: the rows it brought to an end. `num_done_before`: rows done by earlier runs."""
+    """What came of a run. Its rows are those of the manifest, as far as they are shown to people.
+
+    `finished`: it brought them to an end; `unfinished`: it did not; `left`: they failed for good in earlier runs.
+    `stopped`: why it ended early; empty if it did not.
+    """
 
     finished: list[Row]
+    unfinished: list[Row]
+    left: list[Row]
     num_done_before: int
+    stopped: str
 
 
 def render(
@@ -41,69 +76,119 @@ def render(
     output: str,
     preset: Preset,
     *,
-    limit: int | None = None,
-    limits: Limits = Limits(),
-    load_avatar: Callable[[Preset, str], Generator] = Avatar.load,
-    load_encoder: Callable[[Preset, str], Encoder] = TextEncoder.load,
+    options: Options = Options(),
+    loaders: Loaders = Loaders(),
     console: Console | None = None,
 ) -> RunReport:
-    """Make the videos of a manifest that are not made yet: `<output>/videos`, and a row for each in `<output>/results`.
+    """Make the videos of a manifest that are not made yet: `<output>/videos`, and a row for each in the result table.
 
-    Raises ManifestError, BadInput or StorageError before any work starts if manifest or output cannot be used.
+    Raises ManifestError, BadInput, StorageError or LeaseHeld before any work starts if it cannot be done.
     """
     output = storage.absolute(output)
     files = plan.manifest_files(manifest)
     storage.check_writable(output)
-    with cluster() as capacity:
+    with (
+        Lease(output) as lease,
+        cluster() as capacity,
+        Watch(options.bounds, lease.why_lost, stop_flows) as watch,
+    ):
         rows = read_files(files, plan.read_rows)
-        rows = plan.select_rows(rows, limit, model=preset.name, weights_hash=weights_hash(preset))
-        rows = plan.with_lost(rows, flow(rows, check_pools(preset, output, capacity, limits)), "check")
+        rows = plan.select_rows(rows, options.limit, model=preset.name, weights_hash=weights_hash(preset))
+        checked = check_rounds(rows, check_pools(preset, output, options, capacity), watch)
         before = results.read_results(output)
-        todo, done, left = results.split_finished(rows, before, output)
-        results.write_run(output, manifest=storage.absolute(manifest), model=preset.name, num_rows=len(rows))
+        todo, done, left = results.split_finished(checked, before, output, options.retry)
+        todo = results.with_twins(plan.with_history(todo, before), before, output)
+        results.clean_up(output, done)
 
-        progress: Any = ray.remote(num_cpus=0)(Progress).remote()  # a handle, which has no type
+        progress: Any = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(Progress).remote()
+        generate = (output, lease.holder, options.save_every_s, Reporter(progress))
         write = (output, carried_schema({"carried": plan.unpack(row)} for row in rows))
-        pools = render_pools(preset, capacity, load_avatar, load_encoder, Reporter(progress), write, limits)
+        pools = render_pools(preset, loaders, options, generate, write, capacity)
         require_room(pools, capacity)
-        finished = left
-        with Display(todo, lambda: ray.get(progress.snapshot.remote()), console or Console()) as display:
-            for row in flow(plan.longest_first(todo), pools):
-                display.finished(row)
-                finished.append(row)
-        lost = plan.with_lost(todo, finished, "")[len(finished) :]
-        finished += map(WriteResult(*write), lost)
-    return RunReport(finished=finished, num_done_before=len(done))
+        counts: dict[str, Any] = {
+            "num_rows": len(rows),
+            "num_done": len(done),
+            "left": Counter(row["error_kind"] for row in left),
+        }
+        about: dict[str, Any] = {
+            "manifest": storage.absolute(manifest),
+            "model": preset.name,
+            "arguments": options.arguments,
+        }
+        results.write_run(output, **about, **counts, num_generators=num_generators(capacity))
+        estimate = Estimate(before.to_pylist())
+        with Display(todo, estimate, lambda: snapshot(progress), console or Console()) as display:
+            watch.begin(progress, num_generators(capacity), lambda: lease.note(display.facts()))
+            flowing = rounds(todo, pools, estimate, watch, progress, WriteResult(*write))
+            finished = gather(flowing, display, lambda: results.try_to_compact(output, lease.check))
+        failed = (row for row in todo if row["status"] == "failed" and place(row) not in finished)
+        finished |= {place(row): WriteResult(*write)(row) for row in failed}  # which a run that stopped left behind
+        results.compact(output, lease.check)
+        unfinished = plan.missing([*todo, *plan.missing(rows, checked)], finished.values())
+        if plan.carry_over_uri(output) not in files:
+            plan.write_carry_over(output, unfinished)
+    return RunReport(
+        finished=list(finished.values()),
+        unfinished=unfinished,
+        left=left,
+        num_done_before=len(done),
+        stopped=watch.reason,
+    )
 
 
-def check_pools(preset: Preset, output: str, capacity: Capacity, limits: Limits = Limits()) -> list[Pool]:
+def gather(flowing: Iterable[Row], display: Display, compact: Callable[[], None]) -> dict[Place, Row]:
+    """What came of each row at last: one that is tried again comes again. `compact` is called now and then."""
+    finished: dict[Place, Row] = {}
+    for number, row in enumerate(flowing, start=1):
+        finished.pop(place(row), None)
+        if row["status"] != "unfinished":
+            display.finished(row)
+            finished[place(row)] = row
+        if number % COMPACT_EVERY == 0:
+            compact()
+    return finished
+
+
+def check_pools(preset: Preset, output: str, options: Options, capacity: Capacity) -> list[Pool]:
     """What every row goes through before anything is decided.
 
     In tasks: an actor that dies again and again may keep its CPU, and the generator behind it would wait for ever.
     """
-    return [Pool(stage=Check(preset, output, limits), size=max(1, capacity.num_cpus // 2), num_cpus=1)]
+    check = Check(preset, output, options.limits)
+    return [Pool(stage=check, size=max(1, capacity.num_cpus // 2), num_cpus=1)]
 
 
 def render_pools(
     preset: Preset,
-    capacity: Capacity,
-    load_avatar: Callable[[Preset, str], Generator],
-    load_encoder: Callable[[Preset, str], Encoder],
-    reporter: Reporter,
+    loaders: Loaders,
+    options: Options,
+    generate: tuple[Any, ...],
     write: tuple[Any, ...],
-    limits: Limits = Limits(),
+    capacity: Capacity,
 ) -> list[Pool]:
-    """The stages that make a video, in their order. One generator for each GPU; without GPUs, on half of the CPUs."""
-    has_gpus = capacity.num_gpus > 0
-    generators = capacity.num_gpus if has_gpus else max(1, capacity.num_cpus // 2)
-    helpers = max(1, min(capacity.num_cpus // 4, generators))  # of each kind, for all generators
+    """The stages that make a video, in their order.
+
+    `generate`: what the generators take beside preset and loader; `write`: what WriteResult takes.
+    """
+    helpers = max(1, min(capacity.num_cpus // 4, num_generators(capacity)))  # of each kind, for all generators
     encoder_cpus = max(LIGHT, capacity.num_cpus // 8)  # Ray gives an actor as many threads
-    # A row that waits behind a long one, while another generator is free, would come last: hence queue=1.
-    generate = (preset, load_avatar, reporter)
     return [
-        Pool(stage=Prepare, args=(limits,), size=helpers, num_cpus=LIGHT),
-        Pool(stage=EncodeText, args=(preset, load_encoder), num_cpus=encoder_cpus),
-        Pool(stage=Generate, args=generate, size=generators, num_cpus=1, num_gpus=1 if has_gpus else 0, queue=1),
+        Pool(stage=Prepare, args=(options.limits,), size=helpers, num_cpus=LIGHT),
+        Pool(stage=EncodeText, args=(preset, loaders.encoder), num_cpus=encoder_cpus),
+        Pool(
+            stage=Generate,
+            args=(preset, loaders.avatar, *generate),
+            size=num_generators(capacity),
+            num_cpus=1,
+            num_gpus=1 if capacity.num_gpus else 0,
+            queue=1,  # a row that waits behind a long one, while another generator is free, would come last
+            attempts=GENERATE_ATTEMPTS,
+        ),
         Pool(stage=Measure, size=helpers, num_cpus=LIGHT),
         Pool(stage=WriteResult, args=write, num_cpus=LIGHT),
     ]
+
+
+def num_generators(capacity: Capacity) -> int:
+    """One for each GPU; without GPUs, on half of the CPUs."""
+    return capacity.num_gpus or max(1, capacity.num_cpus // 2)

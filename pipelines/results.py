@@ -6,6 +6,8 @@ At the end of a run the small files are gathered in one. Whoever reads takes the
 import hashlib
 import io
 import json
+import logging
+import re
 import time
 from collections.abc import Callable, Collection, Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -13,26 +15,32 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from manifests.identity import content_id, file_stem
 from manifests.read import fit_carried
+from manifests.redact import redacted
 from manifests.schema import result_schema
-from pipelines import storage
-from pipelines.plan import place, unpack
-from pipelines.stage import Row
-from stableavatar.errors import StorageError
+from pipelines import checkpoint, storage
+from pipelines.plan import unpack
+from pipelines.stage import Place, Row, fail, place
+from stableavatar.errors import BrokenVideo, NetworkError, RowError, StorageError
 
 FILES_AT_ONCE = 16
 COMPACTED = "results.parquet"
-SHOWN = ("manifest", "row_number", "id", "status", "error_kind", "error")  # what the driver needs of a finished row
+# What the driver needs of a finished row.
+SHOWN = ("manifest", "row_number", "id", "status", "error_kind", "error", "attempts", "gpu_s", "generate_s")
 TIMES = ("started_at", "finished_at")
 NAMED_BY = ("id", "content_id", "manifest", "row_number", "finished_at")
 FAILURE = ("status", "error_kind", "error", "stage")
+DEFAULT_ID = re.compile("_[0-9a-f]{8}$")
 LONG_AGO = datetime.min.replace(tzinfo=UTC)
 
 # Failures of a row that is what it was: the same again, most likely. All others are tried again by every run.
 FINAL_KINDS = ("out_of_memory", "broken_video", "internal", "quarantined")
+
+logger = logging.getLogger(__name__)
 
 
 class WriteResult:
@@ -43,24 +51,44 @@ class WriteResult:
         self.carried = carried
 
     def __call__(self, row: Row) -> Row:
-        """Write the row. Gives back what the driver shows. Raises StorageError if the output refuses it."""
-        status = "failed" if row["status"] == "failed" else "ok"
-        row = {**row, "status": status, "finished_at": time.time()}
+        """Write the row, unless it is unfinished. Gives back what the driver needs of it.
+
+        Raises StorageError if the output refuses it. One that cannot be reached fails the row, which is tried again.
+        """
+        if row["status"] != "unfinished":
+            status = "failed" if row["status"] == "failed" else "ok"
+            row = {**row, "status": status, "finished_at": time.time()}
+            try:
+                self._write(row)
+            except NetworkError as error:
+                row = fail(row, "write", error.kind, str(error))
+        return {name: row.get(name) for name in SHOWN}
+
+    def _write(self, row: Row) -> None:
         file = io.BytesIO()
         pq.write_table(to_table(row, self.carried), file)
         storage.write(file.getvalue(), result_uri(self.output, row))
-        return {name: row[name] for name in SHOWN}
+        # Only now: whoever comes after a kill between the two finds the row, or all that is needed to go on.
+        is_over = row["status"] == "ok" or row["error_kind"] == BrokenVideo.kind
+        checkpoint.forget(self.output, stem(row), always=is_over)
 
 
 def to_table(row: Row, carried: pa.Schema) -> pa.Table:
-    """One row of the result table."""
+    """One row of the result table, without credentials."""
     times = {name: datetime.fromtimestamp(row[name], UTC) for name in TIMES if row.get(name)}
-    return pa.Table.from_pylist([{**row, **times, **fit_carried(unpack(row), carried)}], result_schema(carried))
+    row = {**row, **times, **fit_carried(unpack(row), carried)}
+    shown = {name: redacted(value) if isinstance(value, str) else value for name, value in row.items()}
+    return pa.Table.from_pylist([shown], result_schema(carried))
 
 
 def stem(row: Row) -> str:
     """The name of a row's files. One that failed before its content was known goes by its place in the manifest."""
-    return file_stem(row["id"], row["content_id"] or content_id({"place": place(row)}))
+    return file_stem(row["id"], row["content_id"] or content_id({"place": known_place(row)}))
+
+
+def known_place(row: Row) -> Place:
+    """The place of a row as the table has it, without credentials."""
+    return redacted(row["manifest"]), row["row_number"]
 
 
 def result_uri(output: str, row: Row) -> str:
@@ -93,11 +121,20 @@ def compact(output: str, check: Callable[[], None] = lambda: None) -> None:
         list(threads.map(_remove_unchanged, small, (digest for _, digest in small.values())))
 
 
+def try_to_compact(output: str, check: Callable[[], None]) -> None:
+    """`compact`, while a run goes on: if the store fails now, the next time or the end of the run will do."""
+    try:
+        compact(output, check)
+    except RowError as error:
+        logger.warning("the result table could not be compacted: %s", error)
+
+
 def current(table: pa.Table) -> pa.Table:
     """One row for each file stem, the one that finished last. A failure goes when something newer is said of its row.
 
-    That is a newer row at the same place of the manifest, or with the same id there, wherever it stands now. In one
-    run only rows that failed while they were read share an id: those have nothing to say about each other.
+    That is a newer row with the same id in the same manifest, wherever it stands now; for a row whose id was made from
+    its words, and changes with them, also one at the same place. In one run only rows that failed while they were read
+    share an id: those have nothing to say about each other.
     """
     rows = table.select([*NAMED_BY, *FAILURE]).to_pylist()
     oldest_first = sorted(range(len(rows)), key=lambda i: rows[i]["finished_at"] or LONG_AGO)
@@ -107,8 +144,11 @@ def current(table: pa.Table) -> pa.Table:
     by_id = {(rows[i]["manifest"], rows[i]["id"]): i for i in oldest_first if rows[i]["stage"] != "read"}
 
     def is_superseded(i: int) -> bool:
-        newer = (by_place[place(rows[i])], by_id.get((rows[i]["manifest"], rows[i]["id"]), i))
-        return rows[i]["status"] == "failed" and any(age[other] < age[i] for other in newer)
+        row = rows[i]
+        at_place, with_id = by_place[place(row)], by_id.get((row["manifest"], row["id"]), i)
+        is_same = rows[at_place]["id"] == row["id"] or DEFAULT_ID.search(row["id"])
+        newer = (at_place if is_same else i, with_id)
+        return row["status"] == "failed" and any(age[other] < age[i] for other in newer)
 
     kept = sorted(i for i in newest.values() if not is_superseded(i))
     return table.take(pa.array(kept, pa.int64()))
@@ -166,31 +206,68 @@ def _carried_as_text(table: pa.Table, own: set[str]) -> pa.Table:
 
 
 def split_finished(
-    rows: Iterable[Row], table: pa.Table, output: str, retry_kinds: Collection[str] = ()
+    rows: Iterable[Row], table: pa.Table, output: str, retry: Collection[str] | None = None
 ) -> tuple[list[Row], list[Row], list[Row]]:
     """(to do, done, left) of checked rows, in their order.
 
     Done: `table` has it as ok, under the same id and content, and its video exists. Left: it failed before, under the
-    same id and content, with one of FINAL_KINDS that is not among `retry_kinds`; such a row is given as it failed.
+    same id and content, with one of FINAL_KINDS; such a row is given as it failed. With `retry`, there is nothing to do
+    but rows that failed before with one of these kinds, of whichever they are.
     """
     videos = set(storage.names_in(storage.join(output, "videos")))
-    old = {stem(row): row for row in table.select([*NAMED_BY, *FAILURE]).to_pylist()}
+    before = {stem(row): row for row in table.select([*NAMED_BY, *FAILURE]).to_pylist()}
     todo, done, left = [], [], []
     for row in rows:
-        before = old.get(stem(row), {"status": "", "error_kind": ""})
-        if before["status"] == "ok" and f"{stem(row)}.mp4" in videos:
+        old = before.get(stem(row), {"status": "", "error_kind": ""})
+        unread = before.get(stem({**row, "content_id": ""}), old)  # it failed before its content was known
+        if old["status"] == "ok" and f"{stem(row)}.mp4" in videos:
             done.append(row)
-        elif row["status"] != "failed" and before["error_kind"] in set(FINAL_KINDS) - set(retry_kinds):
-            left.append({**row, **{name: before[name] for name in FAILURE}})
-        else:
+        elif {old["error_kind"], unread["error_kind"]} & set(retry or ()):
             todo.append(row)
+        elif row["status"] != "failed" and old["error_kind"] in FINAL_KINDS:
+            left.append({**row, **{name: old[name] for name in FAILURE}})
+        elif retry is None:
+            todo.append(row)
+        elif unread["status"] == "failed":
+            left.append({**row, **{name: unread[name] for name in FAILURE}})
     return todo, done, left
+
+
+def with_twins(rows: Iterable[Row], table: pa.Table, output: str) -> list[Row]:
+    """The rows with `twin`: URI of a video with the same content that has another id; empty if there is none.
+
+    It was made before, or will be made in this run, for the first of the rows that are the same.
+    """
+    finished = table.filter(pc.equal(table["status"], "ok")).select(["id", "content_id"]).to_pylist()
+    first = {row["content_id"]: video_uri(output, row) for row in finished}
+    return [{**row, "twin": _twin(row, first, output)} for row in rows]
+
+
+def _twin(row: Row, first: dict[str, str], output: str) -> str:
+    mine = video_uri(output, row)
+    uri = first.setdefault(row["content_id"], mine) if row["status"] == "ready" else mine
+    return "" if uri == mine else uri
+
+
+def video_uri(output: str, row: Row) -> str:
+    """Where the video of a row lies: named by id and content, so no other row has this name."""
+    return storage.join(output, f"videos/{stem(row)}.mp4")
+
+
+def clean_up(output: str, done: Iterable[Row]) -> None:
+    """Remove what killed runs have left: checkpoints of rows that are done, files half-written on a local disk."""
+    over = {stem(row) for row in done}
+    for name in storage.folders_in(storage.join(output, "checkpoints")):
+        if name in over:
+            checkpoint.forget(output, name, always=True)
+    for folder in (output, *(storage.join(output, name) for name in ("results", "videos"))):
+        storage.remove_parts(folder)
 
 
 def write_run(output: str, *, manifest: str, model: str, num_rows: int, **more: Any) -> None:
     """Note what the newest run is about, for `status`; `more` is anything that JSON can hold (see pipelines.status)."""
     run = {"manifest": manifest, "model": model, "num_rows": num_rows, "started_at": datetime.now(UTC).isoformat()}
-    storage.write(json.dumps(run | more, indent=2).encode(), storage.join(output, "run.json"))
+    storage.write(redacted(json.dumps(run | more, indent=2)).encode(), storage.join(output, "run.json"))
 
 
 def read_run(output: str) -> dict[str, Any] | None:

@@ -160,7 +160,7 @@ def _explain(uri: str, error: Exception) -> tuple[type[BadInput] | type[StorageE
         )
     if isinstance(error, PermissionError) or statuses & {401, 403}:
         return StorageError, f"no permission for {uri} ({error}). Check the credentials and their rights."
-    if isinstance(error, FileNotFoundError) or 404 in statuses:
+    if isinstance(error, FileNotFoundError | NotADirectoryError) or 404 in statuses:
         return BadInput, f"{uri} does not exist. Check the name, and the bucket if it has one."
     if isinstance(error, OSError) and error.errno in NO_SPACE:
         return StorageError, f"no space left for {uri} ({error}). Make room there, and run again."

@@ -5,6 +5,7 @@
     work/<pid>-<random>/   one for each process that is alive: it holds a lock on the file `owner` inside
     outbox/                finished videos that wait for their upload
     cache/                 copies of files from other stores (see cache)
+    hashes/                of files that were read, by path and version (see cache)
 """
 
 import atexit
@@ -92,7 +93,7 @@ def sweep() -> None:
     with _dead_folders() as dead:
         for path in dead:
             shutil.rmtree(path, ignore_errors=True)
-    for entry in os.scandir(place("outbox")):
+    for entry in (*os.scandir(place("outbox")), *os.scandir(place("hashes"))):
         with contextlib.suppress(FileNotFoundError):  # another process was faster
             if time.time() - entry.stat().st_mtime > KEEP_S:
                 os.unlink(entry.path)

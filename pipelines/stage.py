@@ -5,9 +5,10 @@ import time
 from typing import Any, ClassVar
 
 from manifests.redact import redacted
-from stableavatar.errors import RowError
+from stableavatar.errors import DISK_FAILURES, RowError, StorageError
 
 Row = dict[str, Any]
+Place = tuple[str, int]  # manifest, and number of the row there
 
 # Columns that only stages need. They never reach the result table and a failed row carries none of them.
 WORKING_COLUMNS = ("portrait_HWC", "speech", "sound", "prompt_embeds", "negative_prompt_embeds")
@@ -18,7 +19,8 @@ logger = logging.getLogger(__name__)
 class Stage:
     """One step of the flow. Subclasses set `name` and write `process`; models are loaded once, in the constructor.
 
-    A failed row passes untouched. The seconds a row took here go to the column `<name>_s`. Safe to run twice.
+    A row that is not `ready` passes untouched. The seconds a row took here go to the column `<name>_s`. Safe to run
+    twice.
     """
 
     name: ClassVar[str]
@@ -30,7 +32,7 @@ class Stage:
 
     def __call__(self, row: Row) -> Row:
         """The row after this stage, or failed in it."""
-        if row["status"] == "failed":
+        if row["status"] != "ready":
             return row
         started = time.perf_counter()
         try:
@@ -41,13 +43,18 @@ class Stage:
             raise
         except Exception as error:  # whatever one strange row brings, the night goes on; the traceback is in the log
             logger.exception("%s %s: unexpected error", row["id"], self.name)
-            row = fail(
-                row, self.name, RowError.kind, f"unexpected {type(error).__name__}: {error}. The log has its trace."
-            )
+            row = fail(row, self.name, *_explain(error))
         seconds = time.perf_counter() - started
         outcome = row["error"] if row["status"] == "failed" else "done"
         logger.info("%s %s %.2f s %s", row["id"], self.name, seconds, outcome)
         return {**row, f"{self.name}_s": seconds}
+
+
+def _explain(error: Exception) -> tuple[str, str]:
+    """(kind, message) of an error that is none of ours."""
+    if isinstance(error, OSError) and error.errno in DISK_FAILURES:
+        return StorageError.kind, f"a disk failed ({error}). Make room on the scratch disk, and run again."
+    return RowError.kind, f"unexpected {type(error).__name__}: {error}. The log has its trace."
 
 
 def fail(row: Row, stage: str, kind: str, message: str) -> Row:
@@ -63,6 +70,17 @@ def fail(row: Row, stage: str, kind: str, message: str) -> Row:
         "stage": stage,
         "video": None,
     }
+
+
+def put_off(row: Row) -> Row:
+    """The row, left for a later run: this one is to stop."""
+    kept = {name: value for name, value in row.items() if name not in WORKING_COLUMNS}
+    return {**kept, "status": "unfinished"}
+
+
+def place(row: Row) -> Place:
+    """Where a row stands: its manifest, and its number there."""
+    return row["manifest"], row["row_number"]
 
 
 class Formatter(logging.Formatter):

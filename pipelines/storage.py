@@ -26,7 +26,11 @@ from stableavatar.errors import BadInput, NetworkError, RowError, StorageError
 # Requests are repeated one by one (an upload in parts has hundreds of them) a few times, with pauses of random length;
 # above that, `steadily` repeats whole operations. The layer between them is switched off in `open_store`.
 S3: dict[str, Any] = {
-    "config_kwargs": {"retries": {"mode": "standard", "total_max_attempts": 3}},
+    "config_kwargs": {
+        "retries": {"mode": "standard", "total_max_attempts": 3},
+        "connect_timeout": 10,  # seconds
+        "read_timeout": 30,
+    },
     "max_concurrency": 4,  # parts of 50 MB that are held at once
 }
 
@@ -130,7 +134,10 @@ class _Limit(Callback):
 def refuse_large(uri: str, size: int | None, max_bytes: float | None) -> None:
     """Raises BadInput for a file that is larger than `max_bytes`; None: unknown, or no limit."""
     if size is not None and max_bytes is not None and size > max_bytes:
-        raise BadInput(f"{uri} is larger than {max_bytes / 1e9:g} GB. Give a smaller file, or raise --max-file-bytes.")
+        raise BadInput(
+            f"{uri} is too large: a file may have at most {max_bytes:,.0f} bytes. "
+            "Give a smaller file, or raise --max-file-bytes."
+        )
 
 
 def local_path(uri: str) -> str | None:
@@ -151,6 +158,22 @@ def publish(path: str, uri: str) -> None:
             store.put_file(path, remote_path)
 
     steadily(uri, copy)
+
+
+def copy(uri: str, new_uri: str) -> None:
+    """Copy a file within one store. It appears whole or not at all."""
+    store, path = open_store(uri)
+    _, new_path = open_store(new_uri)
+    if isinstance(store, LocalFileSystem):
+        publish(path, new_uri)
+    else:
+        steadily(uri, lambda: store.copy(path, new_path))
+
+
+def move(uri: str, new_uri: str) -> None:
+    """Give a file another name within its store. It appears whole or not at all; the old name goes afterwards."""
+    copy(uri, new_uri)
+    remove(uri)
 
 
 def write(data: bytes, uri: str) -> None:

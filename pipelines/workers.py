@@ -3,14 +3,16 @@
 import gc
 import logging
 import os
+import threading
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import ray
 from ray.data import ActorPoolStrategy, DataContext, Dataset, TaskPoolStrategy
+from ray.data._internal.execution.execution_callback import ExecutionCallback
 from ray.util.annotations import RayDeprecationWarning
 
 from pipelines import storage
@@ -30,6 +32,7 @@ class Pool:
     num_cpus: float
     num_gpus: float = 0
     queue: int = 2  # rows sent to an actor: the one it works on, and those that wait there
+    attempts: int = ROW_ATTEMPTS  # how often a row may lose its worker here
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +45,26 @@ class Capacity:
 
 class ClusterError(Exception):
     """The cluster cannot do this run. The message says what it lacks."""
+
+
+class FlowStopped(Exception):
+    """A flow was ended before all its rows came."""
+
+
+class Stopper(ExecutionCallback):
+    """Ray calls this at every step of a flow: the one place where a flow can be ended from outside, in order."""
+
+    is_asked: ClassVar[threading.Event] = threading.Event()
+
+    def on_execution_step(self, executor: object) -> None:
+        """Raises FlowStopped if somebody asked for it."""
+        if self.is_asked.is_set():
+            raise FlowStopped
+
+
+def stop_flows() -> None:
+    """End the flows of this process: who waits for their rows gets FlowStopped. Their workers are killed."""
+    Stopper.is_asked.set()
 
 
 def require_room(pools: list[Pool], capacity: Capacity) -> None:
@@ -57,6 +80,7 @@ def cluster() -> Iterator[Capacity]:
     mine = not ray.is_initialized()
     if mine:
         _init()
+    Stopper.is_asked.clear()
     _set_context(DataContext.get_current())
     try:
         resources = ray.cluster_resources()
@@ -77,11 +101,13 @@ def flow(rows: list[Row], pools: list[Pool]) -> Iterator[Row]:
     data: Dataset = ray.data.from_items(rows, override_num_blocks=len(rows))
     for pool in pools:
         data = _through(pool, data)
-    # iter_rows would hold every row back until the next one is there.
-    for batch in data.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
-        yield from batch.to_pylist()
-    del data
-    gc.collect()  # where a row was lost, the actors keep their CPUs and GPUs until the last reference to them is gone
+    try:
+        # iter_rows would hold every row back until the next one is there.
+        for batch in data.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
+            yield from batch.to_pylist()
+    finally:
+        del data
+        gc.collect()  # where a row was lost, the actors keep CPUs and GPUs until the last reference to them is gone
 
 
 def _through(pool: Pool, data: Dataset) -> Dataset:
@@ -90,7 +116,7 @@ def _through(pool: Pool, data: Dataset) -> Dataset:
         warnings.simplefilter("ignore", RayDeprecationWarning)
         if not isinstance(pool.stage, type):
             tasks = TaskPoolStrategy(pool.size)
-            return data.map(pool.stage, compute=tasks, num_cpus=pool.num_cpus, max_retries=ROW_ATTEMPTS - 1)
+            return data.map(pool.stage, compute=tasks, num_cpus=pool.num_cpus, max_retries=pool.attempts - 1)
         return data.map(
             pool.stage,
             fn_constructor_args=pool.args,
@@ -98,16 +124,14 @@ def _through(pool: Pool, data: Dataset) -> Dataset:
             num_cpus=pool.num_cpus,
             num_gpus=pool.num_gpus,
             max_restarts=WORKER_RESTARTS,
-            max_task_retries=ROW_ATTEMPTS - 1,
+            max_task_retries=pool.attempts - 1,
         )
 
 
 def read_files(uris: list[str], parse: Callable[[bytes, str], list[Row]]) -> list[Row]:
     """The rows that `parse(content, uri)` finds in all files."""
-    store, _ = storage.open_store(uris[0])
-    by_path = {storage.open_store(uri)[1]: uri for uri in uris}
-    files = ray.data.read_binary_files(list(by_path), filesystem=store, include_paths=True)
-    return files.flat_map(lambda file: parse(file["bytes"], by_path[file["path"]])).take_all()
+    files = ray.data.from_items(uris, override_num_blocks=len(uris))
+    return files.flat_map(lambda file: parse(storage.read(file["item"]), file["item"])).take_all()
 
 
 def _init() -> None:
@@ -122,10 +146,17 @@ def _init() -> None:
     )
 
 
+def _is_news(_: logging.LogRecord) -> bool:
+    """Ray takes our FlowStopped for a fault of its own, and explains it at length."""
+    return not Stopper.is_asked.is_set()
+
+
 def _set_context(context: DataContext) -> None:
     logging.getLogger("ray.data").setLevel(logging.ERROR)
+    logging.getLogger("ray.data.exceptions").addFilter(_is_news)
     context.enable_progress_bars = False  # we have a display of our own
     context.print_on_execution_start = False
     context.use_datasource_v2 = False  # it starts dozens of actors for every read
     context.execution_no_progress_timeout_s = -1  # one video may take hours
+    context.custom_execution_callback_classes = [Stopper]
     context.max_errored_blocks = -1  # rows that kill their workers are told from those that come back

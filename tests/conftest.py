@@ -111,6 +111,9 @@ def make_row(tmp_path: Path) -> Callable[..., dict[str, Any]]:
             "content_id": "",
             "model": "tiny",
             "weights_hash": "0123",
+            "attempts": 1,
+            "gpu_s": 0.0,
+            "twin": "",
             "carried": plan.pack({}),
         }
         place = {"manifest": f"{tmp_path}/night.jsonl", "row_number": 3, "id": "anna"}

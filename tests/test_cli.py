@@ -5,13 +5,16 @@ import signal
 import subprocess
 import sys
 import time
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from pipelines import storage
+from pipelines import results, storage
+from pipelines.arguments import moment, noted, parser, repeated
 from pipelines.cli import main
+from stableavatar.errors import KINDS
 from tests.conftest import EXAMPLES
 from tests.published import small, write_folder
 
@@ -133,3 +136,44 @@ def test_an_interrupted_run_on_a_terminal_ends_cleanly(manifest: str, tmp_path: 
     assert b"Interrupted." in shown
     assert b"Traceback" not in shown
     assert storage.names_in(f"{tmp_path}/out/videos") == []
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ("--stop-by=later", "is no time"),
+        ("--stop-by=2020-01-01T06:30", "has passed"),
+        ("--max-gpu-hours=0", "is not a number above 0"),
+        ("--save-every-s=-1", "is not a number above 0"),
+    ],
+)
+def test_a_run_cannot_end_in_the_past_or_never(option: str, message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="1"):
+        main(["render", "a.csv", "--output", "out", option])
+    assert message in capsys.readouterr().err
+
+
+def test_a_time_of_day_is_the_next_one() -> None:
+    now = datetime.now().astimezone()
+    for hours in (1, 23):
+        time = (now + timedelta(hours=hours)).replace(second=0, microsecond=0)
+        assert moment(f"{time:%H:%M}") == time
+    assert moment("2999-01-31T06:30+02:00") == datetime.fromisoformat("2999-01-31T06:30+02:00")
+
+
+def test_a_run_is_repeated_as_it_was(tmp_path: Path) -> None:
+    words = ["render", "night.csv", "--output", f"{tmp_path}", "--set", "num_steps=3", "--limit", "7"]
+    first = parser().parse_args([*words, "--inputs", "faces", "--save-every-s", "60", "--max-gpu-hours", "2"])
+    again = parser().parse_args(["retry", f"{tmp_path}", "--kind", "storage", "--max-gpu-hours", "1"])
+    run = {"manifest": "/in/night.csv", "arguments": json.loads(json.dumps(noted(first)))}
+    args = repeated(run, again)
+    assert (args.manifest, args.output, args.set, args.limit) == ("/in/night.csv", f"{tmp_path}", ["num_steps=3"], 7)
+    assert (args.retry, args.save_every_s, args.max_gpu_hours) == ({"storage"}, 60.0, 1.0)
+    assert args.inputs == [f"{Path.cwd()}/faces"]
+    assert repeated(run, parser().parse_args(["retry", f"{tmp_path}"])).retry == set(KINDS)
+
+
+def test_only_a_run_of_the_command_can_be_repeated(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    results.write_run(f"{tmp_path}", manifest="m", model="tiny", num_rows=1)
+    assert main(["retry", f"{tmp_path}"]) == 1
+    assert "no run that could be repeated" in capsys.readouterr().err

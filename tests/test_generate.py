@@ -1,4 +1,5 @@
-import tempfile
+import errno
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -6,15 +7,20 @@ from typing import Any
 import pytest
 import torch
 
+from pipelines import results, storage
 from pipelines.check import Check
 from pipelines.encode_text import EncodeText
 from pipelines.generate import Generate
 from pipelines.measure import Measure
 from pipelines.prepare import Prepare
+from pipelines.progress import Progress, Reporter, Running
 from pipelines.stage import WORKING_COLUMNS
+from stableavatar.avatar import Avatar
+from stableavatar.errors import NetworkError
 from stableavatar.model.conditions import TextEncoder
 from stableavatar.presets import Preset
 from tests.avatars import NoiseAvatar, load_noise
+from tests.test_progress import Direct
 
 Prepared = Callable[..., dict[str, Any]]
 
@@ -30,24 +36,38 @@ def prepared(make_row: Callable[..., dict[str, Any]], preset: Preset, tmp_path: 
     return make
 
 
-def test_a_video_is_published_and_measured(
-    prepared: Prepared, preset: Preset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.fixture
+def generate(preset: Preset, tmp_path: Path) -> Callable[..., dict[str, Any]]:
+    """Generate one row into `tmp_path`/out, with whatever generator."""
+
+    def run(row: dict[str, Any], avatar: Any = None, **options: Any) -> dict[str, Any]:
+        return Generate(preset, lambda *_: avatar or NoiseAvatar(), f"{tmp_path}/out", **options)(row)
+
+    return run
+
+
+def test_a_video_is_measured_and_then_appears(
+    prepared: Prepared, generate: Callable[..., dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "scratch").mkdir()
-    monkeypatch.setattr(tempfile, "tempdir", f"{tmp_path}/scratch")
-    row = Generate(preset, load_noise)(prepared())
+    monkeypatch.setenv("STABLEAVATAR_SCRATCH", f"{tmp_path}/scratch")
+    row = generate(prepared())
     assert row["status"] == "ready", row["error"]
-    assert Path(row["video"]).is_file()
+    assert Path(row["staged"]).is_file()
+    assert not Path(row["video"]).exists()
     assert not set(WORKING_COLUMNS) & set(row)
     assert row["peak_memory_bytes"] > 1e6
     row = Measure()(row)
     assert row["status"] == "ready", row["error"]
     assert (row["num_blank_frames"], len(row["brightness"])) == (0, 1)
     assert row["motion_mean"] > 1
-    assert list((tmp_path / "scratch").iterdir()) == []
+    assert Path(row["video"]).is_file()
+    assert not Path(row["staged"]).exists()
+    assert not list((tmp_path / "scratch").rglob("*.mp4"))
 
 
-def test_a_gpu_that_failed_ends_the_process(preset: Preset, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_gpu_that_failed_ends_the_process(
+    prepared: Prepared, generate: Callable[..., dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Every later row would fail on it too."""
 
     class Broken(NoiseAvatar):
@@ -61,34 +81,121 @@ def test_a_gpu_that_failed_ends_the_process(preset: Preset, monkeypatch: pytest.
         raise ProcessEnded(code)
 
     monkeypatch.setattr("pipelines.generate.os._exit", end)
-    monkeypatch.setattr("pipelines.generate.to_request", lambda *_: None)
-    row = {
-        "status": "ready",
-        "id": "a",
-        "manifest": "m",
-        "row_number": 1,
-        "num_steps": 1,
-        "num_windows": 1,
-        "loras": "[]",
-    }
+    row = prepared()
     with pytest.raises(ProcessEnded):
-        Generate(preset, lambda preset, device: Broken())(row)
+        generate(row, Broken())
+    attempts = json.loads(Path(f"{tmp_path}/out/checkpoints/{results.stem(row)}/attempts.json").read_text())
+    assert attempts["is_open"]  # it counts as a death
 
 
-def test_the_same_row_gives_the_same_video(prepared: Prepared, preset: Preset) -> None:
-    videos = [Path(Generate(preset, load_noise)(prepared())["video"]).read_bytes() for _ in range(2)]
-    assert videos[0] == videos[1]
+def test_the_same_row_gives_the_same_video(prepared: Prepared, preset: Preset, tmp_path: Path) -> None:
+    made = [Generate(preset, load_noise, f"{tmp_path}/{night}")(prepared())["staged"] for night in "ab"]
+    assert Path(made[0]).read_bytes() == Path(made[1]).read_bytes()
 
 
-def test_a_failing_generator_leaves_no_video(prepared: Prepared, preset: Preset, tmp_path: Path) -> None:
-    row = Generate(preset, load_noise)(prepared(seed=14))
-    assert (row["status"], row["error_kind"], row["video"]) == ("failed", "internal", None)
-    assert not (tmp_path / "out").exists()
+def test_a_failing_generator_leaves_no_video(
+    prepared: Prepared, generate: Callable[..., dict[str, Any]], tmp_path: Path
+) -> None:
+    row = generate(prepared(seed=14, attempts=3, gpu_s=50.0))
+    assert (row["status"], row["error_kind"], row["video"], row["attempts"]) == ("failed", "internal", None, 3)
+    assert row["gpu_s"] > 50
+    assert not list(tmp_path.rglob("*.mp4"))
 
 
-def test_a_blank_video_is_broken_and_removed(prepared: Prepared, preset: Preset) -> None:
-    made = Generate(preset, load_noise)(prepared(seed=13))
-    row = Measure()(made)
+def test_a_blank_video_is_broken_and_never_appears(
+    prepared: Prepared, generate: Callable[..., dict[str, Any]], tmp_path: Path
+) -> None:
+    row = Measure()(generate(prepared(seed=13)))
     assert (row["error_kind"], row["video"]) == ("broken_video", None)
     assert "blank" in row["error"]
-    assert not Path(made["video"]).exists()
+    assert not list(tmp_path.rglob("*.mp4"))
+
+
+def test_a_video_that_is_made_already_is_not_made_again(
+    prepared: Prepared, generate: Callable[..., dict[str, Any]], tmp_path: Path
+) -> None:
+    first = generate(prepared())
+    second = generate(prepared(), avatar=object())  # which cannot generate anything
+    assert second["status"] == "ready", second["error"]
+    assert (second["attempts"], second["sample_s"]) == (2, first["sample_s"])
+    assert Measure()(second)["status"] == "ready"
+    # The process may also die after the video has moved to its place and before the row is written down.
+    third = generate(prepared(), avatar=object())
+    assert Measure()(third)["status"] == "ready"
+    assert len(list(tmp_path.rglob("*.mp4"))) == 1
+
+
+def test_a_video_with_the_same_content_and_another_id_is_copied(
+    prepared: Prepared, generate: Callable[..., dict[str, Any]]
+) -> None:
+    first = Measure()(generate(prepared()))
+    second = Measure()(generate(prepared(id="otto", twin=first["video"]), avatar=object()))
+    assert second["status"] == "ready", second["error"]
+    assert second["video"] != first["video"]
+    assert Path(second["video"]).read_bytes() == Path(first["video"]).read_bytes()
+
+
+def test_a_full_disk_is_no_fault_of_the_row(prepared: Prepared, generate: Callable[..., dict[str, Any]]) -> None:
+    class Full(NoiseAvatar):
+        def generate(self, *_: Any, **__: Any) -> Any:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    assert generate(prepared(), Full())["error_kind"] == "storage"
+
+
+def test_an_upload_that_fails_never_loses_the_video(
+    prepared: Prepared, generate: Callable[..., dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("STABLEAVATAR_SCRATCH", f"{tmp_path}/scratch")
+    real = storage.publish
+
+    def refuse(path: str, uri: str) -> None:
+        raise NetworkError(f"{uri} could not be reached")
+
+    monkeypatch.setattr(storage, "publish", refuse)
+    row = generate(prepared())
+    assert (row["error_kind"], row["attempts"]) == ("network", 1)
+    monkeypatch.setattr(storage, "publish", real)
+    row = generate(prepared(), avatar=object())
+    assert row["status"] == "ready", row["error"]
+    assert Measure()(row)["status"] == "ready"
+    assert not list((tmp_path / "scratch").rglob("*.mp4"))
+
+
+def test_a_run_that_is_to_stop_begins_no_row(prepared: Prepared, generate: Callable[..., dict[str, Any]]) -> None:
+    progress = Progress()
+    progress.stop()
+    row = generate(prepared(), avatar=object(), reporter=Reporter(Direct(progress)))
+    assert row["status"] == "unfinished"
+    assert not set(WORKING_COLUMNS) & set(row)
+    assert Measure()(row) == row
+
+
+@pytest.mark.parametrize(("stop_at", "num_steps_resumed"), [(3, 3), (7, 5)])  # while it samples, and while it decodes
+def test_a_run_that_is_to_stop_saves_what_runs_and_the_next_one_makes_the_same_video(
+    prepared: Prepared,
+    preset: Preset,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    stop_at: int,
+    num_steps_resumed: int,
+) -> None:
+    class Stopping(Progress):
+        num_reports = 0
+
+        def report(self, running: Running) -> bool:
+            self.num_reports += 1
+            return super().report(running) or self.num_reports >= stop_at
+
+    monkeypatch.setattr("pipelines.progress.REPORT_EVERY_S", 0.0)
+
+    def make(output: str, **options: Any) -> dict[str, Any]:
+        return Generate(preset, Avatar.load, output, **options)(prepared(num_steps=5))
+
+    row = make(f"{tmp_path}/out", reporter=Reporter(Direct(Stopping())))
+    assert row["status"] == "unfinished"
+    resumed = make(f"{tmp_path}/out")
+    assert (resumed["status"], resumed["attempts"]) == ("ready", 2)
+    assert resumed["num_steps_resumed"] == num_steps_resumed
+    undisturbed = make(f"{tmp_path}/other")
+    assert Path(resumed["staged"]).read_bytes() == Path(undisturbed["staged"]).read_bytes()

@@ -1,10 +1,17 @@
+import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import pyarrow as pa
 import pytest
 
-from manifests.schema import ManifestError
-from pipelines import plan
+from manifests.schema import ManifestError, result_schema
+from pipelines import plan, storage
+from pipelines.check import Check
 from stableavatar.errors import BadInput
+from stableavatar.presets import Preset
+from tests.conftest import EXAMPLES
 
 GOOD = b'{"portrait": "a.png", "audio": "a.wav", "id": "%s", "team": {"x": [1]}}\n'
 
@@ -24,11 +31,11 @@ def test_a_folder_may_hold_links(tmp_path: Path) -> None:
     assert plan.manifest_files(f"{tmp_path}/links") == [f"{tmp_path}/links/a.jsonl"]
 
 
-def test_a_row_that_never_came_back_is_lost() -> None:
+def test_a_row_that_never_came_back_is_quarantined() -> None:
     rows = plan.select_rows(plan.read_rows(GOOD % b"1" + GOOD % b"2", "a.jsonl"), None, model="tiny")
-    kept, lost = plan.with_lost(rows, rows[:1], "check")
-    assert kept is rows[0]
-    assert (lost["id"], lost["status"], lost["error_kind"], lost["stage"]) == ("2", "failed", "worker_lost", "check")
+    (lost,) = plan.lost(rows, rows[:1], "check")
+    assert (lost["id"], lost["status"], lost["error_kind"], lost["stage"]) == ("2", "failed", "quarantined", "check")
+    assert lost["attempts"] == 3
 
 
 def test_a_row_that_cannot_be_read_still_says_when_and_what_for() -> None:
@@ -73,15 +80,45 @@ def test_a_file_that_is_no_manifest_stops_everything() -> None:
         plan.select_rows(plan.read_rows(GOOD % b"1", "a.jsonl") + plan.read_rows(b"portrait\na.png\n", "b.csv"), None)
 
 
-def test_failed_rows_first_and_then_the_longest() -> None:
-    def row(id: str, num_frames: int, width: int, num_steps: int) -> dict:
-        size = {"num_frames": num_frames, "width": width, "height": 100, "num_steps": num_steps}
-        return {"id": id, "status": "ready", **size}
+def failed_before(row: dict[str, Any], **words: Any) -> pa.Table:
+    old = {**row, "status": "failed", "attempts": 2, "gpu_s": 9.0, **words}
+    return pa.Table.from_pylist([old], result_schema())
 
-    rows = [
-        row("short", 10, 100, 2),
-        row("long", 50, 100, 2),
-        {"id": "bad", "status": "failed"},
-        row("wide", 10, 900, 2),
-    ]
-    assert [row["id"] for row in plan.longest_first(rows)] == ["bad", "wide", "long", "short"]
+
+def test_attempts_count_on_from_earlier_runs(make_row: Callable[..., dict[str, Any]]) -> None:
+    row = make_row(content_id="c" * 32, attempts=1, gpu_s=0.0)
+
+    def counted(table: pa.Table) -> tuple[int, float]:
+        (row_again,) = plan.with_history([row], table)
+        return row_again["attempts"], row_again["gpu_s"]
+
+    assert counted(failed_before(row)) == (3, 9.0)
+    assert counted(failed_before(row, content_id="")) == (3, 9.0)  # it failed before its content was known
+    assert counted(failed_before(row, content_id="d" * 32)) == (1, 0.0)  # it was another row then
+    assert counted(failed_before(row, row_number=99)) == (1, 0.0)
+    assert counted(failed_before(row, attempts=None, gpu_s=None)) == (1, 0.0)
+
+
+def test_what_is_left_is_listed_as_a_manifest_of_the_same_rows(preset: Preset, tmp_path: Path) -> None:
+    output = f"{tmp_path}/out"
+    check = Check(preset, output)
+    shutil.copy(EXAMPLES / "portrait_nasa.jpg", tmp_path / "face ü.png")
+    shutil.copy(EXAMPLES / "speech_es_short.flac", tmp_path / "speech.flac")
+    (given,) = plan.select_rows(
+        plan.read_rows(
+            '{"portrait": "face ü.png", "audio": "speech.flac", "team": "blue"}'.encode(), f"{tmp_path}/a.jsonl"
+        ),
+        None,
+        model="tiny",
+        weights_hash="0123",
+    )
+    row = check(given)
+    plan.write_carry_over(output, [row])
+    (again,) = plan.select_rows(
+        plan.read_manifest(f"{output}/carry-over.jsonl"), None, model="tiny", weights_hash="0123"
+    )
+    again = check(again)
+    assert (again["id"], again["content_id"]) == (row["id"], row["content_id"])
+    assert plan.unpack(again) == {"team": "blue"}
+    plan.write_carry_over(output, [])
+    assert not storage.exists(f"{output}/carry-over.jsonl")

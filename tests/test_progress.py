@@ -1,9 +1,11 @@
 from collections.abc import Callable
 from typing import Any
 
+import pytest
 from rich.console import Console
 
 from pipelines.display import Display
+from pipelines.estimate import Estimate
 from pipelines.progress import Progress, Reporter, Running
 
 MakeRow = Callable[..., dict[str, Any]]
@@ -17,15 +19,15 @@ class Direct:
         self.progress = progress
 
     def __getattr__(self, name: str) -> Any:
-        def remote(*arguments: Any) -> None:
+        def remote(*arguments: Any) -> Any:
             self.calls += 1
-            getattr(self.progress, name)(*arguments)
+            return getattr(self.progress, name)(*arguments)
 
         return type("Method", (), {"remote": staticmethod(remote)})
 
 
 def planned(row: dict[str, Any]) -> dict[str, Any]:
-    return {**row, "num_windows": 4, "num_frames": 300, "width": 128, "height": 128, "num_steps": 10}
+    return {**row, "num_windows": 4, "window_latents": 21, "width": 128, "height": 128, "num_steps": 10}
 
 
 def test_windows_count_in_parts_and_messages_are_few(make_row: MakeRow) -> None:
@@ -34,8 +36,8 @@ def test_windows_count_in_parts_and_messages_are_few(make_row: MakeRow) -> None:
     with Reporter(listener).running(planned(make_row())) as on_progress:
         for _ in range(25):
             on_progress(1)
-        assert [row.num_windows for row in progress.snapshot()[1]] == [4]
-    assert progress.snapshot() == (2.5, [])
+        assert [row.num_windows for row in progress.snapshot().running] == [4]
+    assert (progress.snapshot().windows_done, progress.snapshot().running) == (2.5, ())
     assert listener.calls == 3
 
 
@@ -47,7 +49,7 @@ def test_without_a_listener_nothing_happens(make_row: MakeRow) -> None:
 def test_the_display_says_what_is_done_what_runs_and_how_long_it_takes(make_row: MakeRow) -> None:
     progress = Progress()
     rows = [planned(make_row(row_number=number)) for number in (1, 2, 3, 4)]
-    display = Display(rows, progress.snapshot, Console(width=100))
+    display = Display(rows, Estimate(), progress.snapshot, Console(width=100))
     display.began -= 100
     display.finished({**rows[0], "status": "ok"})
     display.finished({**rows[1], "status": "failed"})
@@ -58,3 +60,33 @@ def test_the_display_says_what_is_done_what_runs_and_how_long_it_takes(make_row:
         console = Console(width=100, record=True)
         console.print(display.render())
         assert "anna  2.0 of 4 windows" in console.export_text()
+
+
+def test_no_row_begins_once_the_run_is_to_stop_and_what_runs_hears_of_it(
+    make_row: MakeRow, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipelines.progress.REPORT_EVERY_S", 0.0)
+    progress = Progress()
+    reporter = Reporter(Direct(progress))
+    row = planned(make_row())
+    assert reporter.may_begin(row)
+    assert progress.snapshot().begun == {(row["manifest"], 3)}
+    with reporter.running(row) as on_progress:
+        on_progress(1)
+        assert not reporter.is_stopping
+        progress.stop()
+        on_progress(1)
+        on_progress(1)  # a generator hears the answer to its report with the next one
+        assert reporter.is_stopping
+    assert not reporter.may_begin({**row, "row_number": 4})
+    assert progress.snapshot().begun == {(row["manifest"], 3)}
+
+
+def test_the_display_tells_machines_the_same(make_row: MakeRow) -> None:
+    row = planned(make_row())
+    display = Display([row], Estimate(), Progress().snapshot, Console(width=100))
+    assert display.line() == "0/1 rows done, 0 failed | loading the models"
+    display.finished({"manifest": row["manifest"], "row_number": 3, "status": "failed", "error_kind": "network"})
+    display.finished({**row, "status": "ok", "generate_s": 4.0})  # in the next round
+    facts = display.facts()
+    assert (facts["num_ok"], facts["num_failed"], facts["num_rows"], facts["seconds_left"]) == (1, 0, 1, 0.0)

@@ -12,7 +12,7 @@ from manifests.schema import ManifestError
 from pipelines import cache, results, storage
 from pipelines.check import Check
 from pipelines.cli import main
-from pipelines.render import RunReport, render
+from pipelines.render import Loaders, Options, RunReport, render
 from pipelines.stage import Row
 from pipelines.workers import Capacity, ClusterError, Pool, require_room
 from stableavatar.errors import StorageError
@@ -43,7 +43,7 @@ class DeadlyCheck(Check):
 
 
 def run(manifest: str, output: str, preset: Preset, **options: Any) -> RunReport:
-    return render(manifest, output, preset, load_avatar=load_noise, **options)
+    return render(manifest, output, preset, loaders=Loaders(avatar=load_noise), options=Options(**options))
 
 
 @pytest.mark.slow
@@ -66,7 +66,7 @@ def test_good_and_bad_rows_to_s3(ray_cluster: None, bucket: str, preset: Preset,
     table = {(row["id"], row["row_number"]): row for row in results.read_results(output).to_pylist()}
     kinds = {id: row["error_kind"] for (id, _), row in table.items() if row["status"] == "failed"}
     assert kinds == {
-        "missing": "bad_input", "blank": "broken_video", "strange": "internal", "deadly": "worker_lost",
+        "missing": "bad_input", "blank": "broken_video", "strange": "internal", "deadly": "quarantined",
         "twice": "bad_input", "nan": "bad_input",
     }  # fmt: skip
     assert len(table) == len(rows)
@@ -104,6 +104,22 @@ def test_running_again_does_only_what_is_missing(ray_cluster: None, preset: Pres
 
 
 @pytest.mark.slow
+def test_what_failed_for_good_waits_until_it_is_asked_for(ray_cluster: None, preset: Preset, tmp_path: Path) -> None:
+    rows = [{**GOOD, "id": "one"}, {**GOOD, "id": "strange", "seed": 14}]
+    manifest, output = write_manifest(f"{tmp_path}", rows), f"{tmp_path}/out"
+    first = run(manifest, output, preset)
+    assert [row["attempts"] for row in first.finished] == [1, 1]
+    second = run(manifest, output, preset)
+    assert (second.finished, second.num_done_before, [row["id"] for row in second.left]) == ([], 1, ["strange"])
+    assert storage.names_in(f"{output}/results") == []  # all is in one file since the first run
+
+    third = run(manifest, output, preset, retry=frozenset({"internal"}))
+    assert [(row["id"], row["status"], row["attempts"]) for row in third.finished] == [("strange", "failed", 2)]
+    assert results.read_results(output).num_rows == 2
+    assert run(manifest, output, preset, retry=frozenset({"storage"})).finished == []
+
+
+@pytest.mark.slow
 def test_a_row_that_kills_its_check_is_written_down(
     ray_cluster: None, preset: Preset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -112,7 +128,7 @@ def test_a_row_that_kills_its_check_is_written_down(
     monkeypatch.setattr("pipelines.render.Check", DeadlyCheck)
     report = run(manifest, f"{tmp_path}/out", preset)
     kinds = {row["id"]: row["error_kind"] for row in report.finished}
-    assert kinds == {"one": "bad_input", "deadly": "worker_lost"}
+    assert kinds == {"one": "bad_input", "deadly": "quarantined"}
     assert results.read_results(f"{tmp_path}/out").num_rows == 2
 
 
@@ -138,4 +154,4 @@ def test_a_model_that_cannot_be_loaded_ends_the_run(ray_cluster: None, preset: P
 
     manifest = write_manifest(str(tmp_path), [GOOD])
     with pytest.raises(RayError, match="weights are broken"):
-        render(manifest, f"{tmp_path}/out", preset, load_avatar=broken)
+        render(manifest, f"{tmp_path}/out", preset, loaders=Loaders(avatar=broken))

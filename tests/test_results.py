@@ -63,18 +63,19 @@ def test_only_rows_with_their_video_are_finished(make_row: MakeRow, output: str)
 
 
 def test_a_row_that_would_only_fail_again_is_left_until_its_kind_is_asked_for(make_row: MakeRow, output: str) -> None:
-    kinds = ["out_of_memory", "broken_video", "internal", "quarantined", "storage", "network", "worker_lost"]
+    kinds = ["out_of_memory", "broken_video", "internal", "quarantined", "storage", "network"]
     rows = [make_row(id=kind, content_id="c" * 32, row_number=number) for number, kind in enumerate(kinds)]
     for row in rows:
         results.WriteResult(output, NO_COLUMNS)(fail(row, "generate", row["id"], "so it went"))
     table = results.read_results(output)
     todo, _, left = results.split_finished(rows, table, output)
-    assert [row["id"] for row in todo] == ["storage", "network", "worker_lost"]
+    assert [row["id"] for row in todo] == ["storage", "network"]
     assert [(row["status"], row["error_kind"]) for row in left] == [("failed", kind) for kind in kinds[:4]]
     assert left[0]["error"].endswith("so it went")
-    todo, _, left = results.split_finished(rows, table, output, retry_kinds={"internal"})
-    assert [row["id"] for row in todo] == ["internal", "storage", "network", "worker_lost"]
-    assert results.split_finished(rows, table, output, retry_kinds=results.FINAL_KINDS)[2] == []
+    todo, _, left = results.split_finished(rows, table, output, retry={"internal"})
+    assert [row["id"] for row in todo] == ["internal"]
+    _, _, left = results.split_finished(rows, table, output, retry=results.FINAL_KINDS)
+    assert [row["id"] for row in left] == ["storage", "network"]
     changed = [{**row, "content_id": "d" * 32} for row in rows]
     assert results.split_finished(changed, table, output)[0] == changed
 
@@ -88,10 +89,40 @@ def test_a_row_that_fails_its_check_again_is_written_down_again(make_row: MakeRo
 def test_a_failure_goes_when_something_newer_is_said_of_its_place(make_row: MakeRow, output: str) -> None:
     write = results.WriteResult(output, NO_COLUMNS)
     for number in (1, 2):
-        write(fail(make_row(row_number=number), "read", "bad_input", "twice"))
+        write(fail(make_row(row_number=number, id="face_voice_0123abcd"), "read", "bad_input", "twice"))
     assert results.read_results(output).num_rows == 2  # both are in one run: neither is news of the other
     write(make_row(row_number=1, id="renamed", content_id="c" * 32))
-    assert sorted(states(output)) == [("anna", 2, "failed"), ("renamed", 1, "ok")]
+    assert sorted(states(output)) == [("face_voice_0123abcd", 2, "failed"), ("renamed", 1, "ok")]
+
+
+def test_a_failure_stays_when_another_row_has_taken_its_place(make_row: MakeRow, output: str) -> None:
+    write = results.WriteResult(output, NO_COLUMNS)
+    write(fail(make_row(row_number=2, content_id="b" * 32), "generate", "internal", "strange"))
+    write(make_row(row_number=2, id="inserted above", content_id="c" * 32))
+    assert sorted(states(output)) == [("anna", 2, "failed"), ("inserted above", 2, "ok")]
+
+
+def test_a_checkpoint_that_a_killed_run_has_forgotten_goes(make_row: MakeRow, output: str) -> None:
+    row, other = make_row(content_id="c" * 32), make_row(id="other", content_id="d" * 32)
+    for stem in map(results.stem, (row, other)):
+        storage.write(b"state", f"{output}/checkpoints/{stem}/state.safetensors")
+    results.clean_up(output, [row])
+    assert storage.folders_in(f"{output}/checkpoints") == [results.stem(other)]
+
+
+def test_rows_with_the_same_content_are_made_once(make_row: MakeRow, output: str) -> None:
+    made = make_row(id="made", content_id="a" * 32)
+    results.WriteResult(output, NO_COLUMNS)(made)
+    rows = [make_row(id=id, content_id=content * 32) for id, content in (("one", "a"), ("two", "b"), ("three", "b"))]
+    twins = results.with_twins([*rows, made], results.read_results(output), output)
+    assert [row["twin"] for row in twins] == [
+        results.video_uri(output, made), "", results.video_uri(output, rows[1]), "",
+    ]  # fmt: skip
+
+
+def test_what_is_noted_of_a_run_holds_no_credentials(output: str) -> None:
+    results.write_run(output, manifest="https://anna:secret@host/night.csv", model="tiny", num_rows=1)
+    assert results.read_run(output)["manifest"] == "https://***@host/night.csv"  # type: ignore[index]
 
 
 def test_a_failure_goes_when_its_row_has_moved_and_something_newer_is_said_of_it(

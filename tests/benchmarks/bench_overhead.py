@@ -1,4 +1,4 @@
-"""What Ray costs for each row: 500 rows through the real pools, with stages that do nothing.
+"""What Ray costs for each row: 2,000 rows through the real pools, with stages that do nothing.
 
     python tests/benchmarks/bench_overhead.py [ROWS]
 
@@ -12,7 +12,7 @@ import time
 import pyarrow as pa
 
 from pipelines import plan, results
-from pipelines.render import render_pools
+from pipelines.render import Loaders, Options, render_pools
 from pipelines.stage import Row
 from pipelines.workers import Pool, cluster, flow
 from stableavatar.presets import PRESETS
@@ -39,7 +39,7 @@ def row(number: int) -> Row:
 
 def main(num_rows: int) -> None:
     with tempfile.TemporaryDirectory() as output, cluster() as capacity:
-        pools = render_pools(PRESETS["tiny"](), capacity, None, None, None, (output, pa.schema([])))  # type: ignore[arg-type]
+        pools = render_pools(PRESETS["tiny"](), Loaders(), Options(), (), (output, pa.schema([])), capacity)
         started = time.perf_counter()
         times = [time.perf_counter() for _ in flow([row(n) for n in range(num_rows)], [idle(pool) for pool in pools])]
         assert len(results.read_results(output)) == num_rows
@@ -49,4 +49,4 @@ def main(num_rows: int) -> None:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]) if len(sys.argv) > 1 else 500)
+    main(int(sys.argv[1]) if len(sys.argv) > 1 else 2000)

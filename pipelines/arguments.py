@@ -1,0 +1,255 @@
+"""The words of the command line, and what they mean."""
+
+import argparse
+import json
+import math
+import sys
+from dataclasses import replace
+from datetime import datetime, timedelta
+from datetime import time as clock
+from typing import Any, NoReturn
+
+from manifests.cells import BadCell, Value, convert
+from manifests.redact import HIDDEN
+from manifests.schema import MANIFEST
+from pipelines import storage
+from pipelines.checkpoint import EVERY_S
+from stableavatar.checkpoints.layout import VARIANTS
+from stableavatar.choices import BACKENDS, CHOICES, MODES
+from stableavatar.errors import KINDS, BadInput
+from stableavatar.limits import Limits
+from stableavatar.presets import PRESETS, Preset, find_preset
+
+WRONG_WORDS = 1  # exit code, as of everything that ends a command
+# What `retry` needs of the run that it repeats.
+NOTED = (
+    *("weights", "set", "memory", "attention", "limit", "save_every_s"),
+    *("input_schemes", "max_portrait_pixels", "max_sound_s", "max_file_bytes"),
+)
+
+
+class Parser(argparse.ArgumentParser):
+    """Wrong words end the command with 1, as everything that stops it; argparse itself would say 2."""
+
+    def error(self, message: str) -> NoReturn:
+        """Print the usage and the message."""
+        self.print_usage(sys.stderr)
+        self.exit(WRONG_WORDS, f"{self.prog}: {message}\n")
+
+
+def parser() -> argparse.ArgumentParser:
+    """The words of the command line."""
+    top = Parser(prog="stableavatar", description="Talking videos from portraits and speech, in bulk.")
+    commands = top.add_subparsers(required=True, metavar="COMMAND")
+    manifest, limits, until = manifest_options(), limit_options(), until_options()
+    render = commands.add_parser(
+        "render", parents=[manifest, limits, until], help="make the videos that are not made yet"
+    )
+    render.add_argument("--output", required=True, metavar="URI", help="folder or URI for videos and results")
+    render.add_argument("--dry-run", action="store_true", help="only show what there is to do; write nothing")
+    render.set_defaults(command="render", retry=None)
+
+    retry = commands.add_parser("retry", parents=[until], help="make the videos again that failed in the newest run")
+    retry.add_argument("output", metavar="OUTPUT", help="folder or URI given to render")
+    retry.add_argument(
+        "--kind", action="append", choices=KINDS, help="only those that failed like this; may be repeated"
+    )
+    retry.set_defaults(command="retry")
+
+    check = commands.add_parser(
+        "check", parents=[manifest, limits], help="everything that can be known without the model"
+    )
+    check.set_defaults(command="check", output="")
+
+    fetch = commands.add_parser("download", help="fetch a published model")
+    fetch.add_argument("size", metavar="SIZE", help="1.3b or 14b")
+    fetch.add_argument("folder", nargs="?", default="checkpoints", metavar="DIR", help="where to (checkpoints)")
+    fetch.set_defaults(command="download")
+
+    inspect = commands.add_parser("inspect", help="what of a published model is there, what is missing or damaged")
+    inspect.add_argument("folder", metavar="DIR")
+    inspect.add_argument("--hashes", action="store_true", help="read everything: sha256 of each file")
+    inspect.add_argument("--checksums", action="store_true", help="read everything: the files' own checksums")
+    inspect.set_defaults(command="inspect")
+
+    to_safetensors = commands.add_parser("convert", help="write a published model as safetensors, which load faster")
+    to_safetensors.add_argument("folder", metavar="DIR")
+    to_safetensors.add_argument("out", metavar="OUT", help="may be DIR itself")
+    to_safetensors.set_defaults(command="convert")
+
+    status = commands.add_parser("status", help="how far an output is")
+    status.add_argument("output", metavar="OUTPUT", help="folder or URI given to render")
+    status.add_argument("--json", action="store_true", help="for machines")
+    status.set_defaults(command="status")
+    return top
+
+
+def manifest_options() -> Parser:
+    """Which rows, and what they take where they say nothing."""
+    options = Parser(add_help=False)
+    options.add_argument("manifest", metavar="MANIFEST", help="JSONL, CSV or Parquet, a folder of them; path or URI")
+    options.add_argument(
+        "--model", default="tiny", help=f"{', '.join(PRESETS)}, or the folder of a published model (see download)"
+    )
+    options.add_argument("--weights", choices=VARIANTS, default=VARIANTS[0], help="which weights of a published model")
+    options.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="what rows that say nothing take, for example num_steps=30. Names: " + ", ".join(CHOICES),
+    )
+    options.add_argument("--lora", metavar="FILE:WEIGHT,...", help="LoRA files for rows that name none")
+    options.add_argument("--memory", choices=("auto", *MODES), default="auto", help="where the networks live")
+    options.add_argument("--attention", choices=("auto", *BACKENDS), default="auto", help="attention kernel")
+    options.add_argument("--limit", type=positive, metavar="N", help="only the first N rows of the manifest")
+    return options
+
+
+def limit_options() -> Parser:
+    """Which files rows may name, and how large they may be."""
+    options = Parser(add_help=False)
+    group = options.add_argument_group("files of rows")
+    usual = Limits()
+    group.add_argument("--max-portrait-pixels", type=amount, default=usual.max_portrait_pixels, metavar="N")
+    group.add_argument("--max-sound-s", type=amount, default=usual.max_sound_s, metavar="SECONDS")
+    group.add_argument(
+        "--max-file-bytes", type=amount, default=usual.max_file_bytes, metavar="N", help="for example 5e9"
+    )
+    group.add_argument(
+        "--input-schemes",
+        default=",".join(usual.input_schemes),
+        metavar="NAME,...",
+        help="stores; as given: %(default)s",
+    )
+    group.add_argument(
+        "--inputs", action="append", default=[], metavar="PREFIX", help="folder or URI of all files; may be repeated"
+    )
+    return options
+
+
+def chosen_limits(args: argparse.Namespace) -> Limits:
+    """The limits that the options ask for."""
+    return Limits(
+        max_portrait_pixels=int(args.max_portrait_pixels),
+        max_sound_s=args.max_sound_s,
+        max_file_bytes=int(args.max_file_bytes),
+        input_schemes=tuple(name.strip() for name in args.input_schemes.split(",")),
+        inputs=tuple(storage.absolute(prefix) for prefix in args.inputs),
+    )
+
+
+def until_options() -> Parser:
+    """When a run ends, and what it does meanwhile against being killed."""
+    options = Parser(add_help=False)
+    options.add_argument(
+        "--stop-by", type=moment, metavar="TIME", help="end in order at this time: 06:30, or 2026-01-31T06:30"
+    )
+    options.add_argument(
+        "--max-gpu-hours", type=amount, metavar="N", help="end in order when all generators together have run so long"
+    )
+    options.add_argument(
+        "--save-every-s", type=amount, metavar="N",
+        help=f"save videos that are being made this often, so that a kill costs no more ({EVERY_S:g})",
+    )  # fmt: skip
+    return options
+
+
+def chosen_preset(args: argparse.Namespace) -> Preset:
+    """The preset that the options ask for. A folder of weights is looked at before anything else happens.
+
+    Raises WeightsError if there is no such model or its files are damaged, BadInput for a value that is none.
+    """
+    from stableavatar.checkpoints.inspect import verify_folder
+
+    preset = find_preset(args.model, args.weights)
+    verify_folder(preset)
+    choices: dict[str, Any] = dict(map(choice, args.set))
+    if args.lora:
+        choices["lora"] = absolute_loras(args.lora)
+    return replace(preset, memory=args.memory, attention=args.attention, **choices)
+
+
+def noted(args: argparse.Namespace) -> dict[str, Any]:
+    """The arguments of a run to be noted with it, so that it can be repeated from another folder."""
+    given = {name: getattr(args, name) for name in NOTED}
+    given["model"] = args.model if args.model in PRESETS else storage.absolute(args.model)
+    given["inputs"] = [storage.absolute(prefix) for prefix in args.inputs]
+    given["lora"] = absolute_loras(args.lora) if args.lora else None
+    return given
+
+
+def repeated(run: dict[str, Any], args: argparse.Namespace) -> argparse.Namespace:
+    """The arguments to render once more what failed in a noted run; `args`: those of `retry`. Raises BadInput."""
+    if HIDDEN in json.dumps(run):
+        raise BadInput(f"the run on {args.output} was given credentials, which are not kept. Give its command again.")
+    usual = parser().parse_args(["render", run["manifest"], "--output", args.output])
+    own = {name: value for name, value in vars(args).items() if value is not None}
+    kinds = frozenset(args.kind or KINDS)
+    return argparse.Namespace(**{**vars(usual), **run["arguments"], **own, "retry": kinds})
+
+
+def choice(text: str) -> tuple[str, Value]:
+    """NAME=VALUE, the value typed as in a manifest."""
+    name, _, value = text.partition("=")
+    columns = {column.name: column for column in MANIFEST if column.name in CHOICES}
+    if name not in columns:
+        raise BadInput(f"--set {text}: there is no {name!r} to set; there is: {', '.join(CHOICES)}.")
+    try:
+        converted = convert(columns[name], value)
+        if converted is None:
+            raise BadCell(f"{name} is empty; give a value after the =")
+        return name, converted
+    except BadCell as error:
+        raise BadInput(f"--set {text}: {error}.") from error
+
+
+def loras(text: str) -> list[tuple[str, float]]:
+    """FILE:WEIGHT,... as in a manifest."""
+    from stableavatar.model.lora import parse_loras
+
+    try:
+        return parse_loras(text)
+    except ValueError as error:
+        raise BadInput(f"--lora: {error}.") from error
+
+
+def absolute_loras(text: str) -> str:
+    """FILE:WEIGHT,... with every file named from the root."""
+    return ",".join(f"{storage.absolute(path)}:{weight:g}" for path, weight in loras(text))
+
+
+def moment(text: str) -> datetime:
+    """A time of day, the next one that comes, or a date and time; local, unless it says its zone."""
+    try:
+        if "T" in text or " " in text:
+            return _in_future(datetime.fromisoformat(text).astimezone())
+        now = datetime.now().astimezone()
+        today = datetime.combine(now.date(), clock.fromisoformat(text)).astimezone()
+        return today if today > now else today + timedelta(days=1)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no time; write 06:30, or 2026-01-31T06:30") from None
+
+
+def _in_future(time: datetime) -> datetime:
+    if time <= datetime.now().astimezone():
+        raise argparse.ArgumentTypeError(f"{time:%Y-%m-%d %H:%M} has passed; give a time that is to come")
+    return time
+
+
+def positive(text: str) -> int:
+    """A whole number from 1."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1")
+    return int(text)
+
+
+def amount(text: str) -> float:
+    """A number above 0, also written as 5e9."""
+    try:
+        number = float(text)
+    except ValueError:
+        number = 0.0
+    if not 0 < number < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
+    return number

@@ -1,0 +1,58 @@
+"""How long rows will take, and in which order they are best made."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from statistics import median
+from typing import Any
+
+from pipelines.stage import Row
+
+Size = tuple[int, int, int]  # width and height in pixels, latent frames of a window
+
+
+class Estimate:
+    """Seconds on a generator, from what has been measured so far.
+
+    Work counts as windows x steps x size. What a unit of it takes is measured for each size, because attention makes
+    large windows dearer than their pixels say; a size not seen yet takes the middle of those that were.
+    """
+
+    def __init__(self, finished: Iterable[Mapping[str, Any]] = ()) -> None:
+        """`finished`: rows of the result table."""
+        self._measured: dict[Size, list[float]] = defaultdict(list)  # seconds for each unit of work
+        self._speeds: dict[Size, float] = {}  # the middle of each of those
+        self._speed = 1.0  # and of these
+        for row in finished:
+            self.learn(row)
+
+    def learn(self, row: Mapping[str, Any]) -> None:
+        """Take in one more row. Only those that were made in one go say how fast this goes."""
+        if row["status"] == "ok" and row.get("generate_s") and row.get("attempts") in (None, 1):
+            measured = self._measured[_size(row)]
+            measured.append(row["generate_s"] / work(row))
+            self._speeds[_size(row)] = median(measured)
+            self._speed = median(self._speeds.values())
+
+    def seconds(self, row: Row) -> float:
+        """What the row will take; in no particular unit before anything has been measured. 0 for a failed row."""
+        return 0.0 if row["status"] == "failed" else work(row) * self._speeds.get(_size(row), self._speed)
+
+    def in_order(self, rows: Iterable[Row]) -> list[Row]:
+        """Failed rows, which only have to be written down; then by priority; then no long row comes last.
+
+        But a row whose video is another's copy comes after those that may be the other.
+        """
+
+        def key(row: Row) -> tuple[bool, int, bool, float]:
+            return row["status"] != "failed", -(row["priority"] or 0), bool(row.get("twin")), -self.seconds(row)
+
+        return sorted(rows, key=key)
+
+
+def work(row: Mapping[str, Any]) -> float:
+    """Windows x steps x size of a window."""
+    return float(row["num_windows"] * row["num_steps"] * row["width"] * row["height"] * row["window_latents"])
+
+
+def _size(row: Mapping[str, Any]) -> Size:
+    return row["width"], row["height"], row["window_latents"]

@@ -1,0 +1,80 @@
+"""Rows through the pools, and those that failed for a reason that passes once more: after all others, with a pause."""
+
+import random
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
+
+from pipelines import plan
+from pipelines.estimate import Estimate
+from pipelines.progress import snapshot
+from pipelines.stage import Place, Row, place
+from pipelines.watch import Watch
+from pipelines.workers import Pool, flow
+from stableavatar.errors import NetworkError, Quarantined
+
+ROUNDS = 3  # in all
+PAUSE_S = 20.0  # before the second round; twice as long before the third; up to half as much again by chance
+PASSING = (NetworkError.kind,)
+DOUBTFUL = (Quarantined.kind,)  # set aside, and tried once more: somebody else may have killed the processes
+
+
+def check_rounds(rows: Sequence[Row], pools: list[Pool], watch: Watch) -> list[Row]:
+    """The rows, checked; those whose store could not be reached once more. If the run is to stop, some are missing."""
+    checked = {place(row): row for row in watch.until_drained(flow(list(rows), pools))}
+    again = [row for row in rows if checked.get(place(row), row)["error_kind"] in PASSING]
+    if again:
+        watch.pause(PAUSE_S)
+        checked |= {place(row): row for row in watch.until_drained(flow(again, pools))}
+    if not watch.reason:
+        checked |= {place(row): row for row in plan.lost(rows, checked.values(), "check")}
+    return list(checked.values())
+
+
+def rounds(
+    rows: Iterable[Row],
+    pools: list[Pool],
+    estimate: Estimate,
+    watch: Watch,
+    progress: Any,
+    write: Callable[[Row], Row],
+) -> Iterator[Row]:
+    """What came of each row, as soon as it is written down; a row that is tried again comes again.
+
+    Args:
+        rows: checked rows.
+        pools: what they go through.
+        estimate: tells in which order.
+        watch: tells when to stop.
+        progress: handle of the Progress actor, which knows what has begun.
+        write: writes down a row that never came back.
+    """
+    todo = estimate.in_order(rows)
+    for number in range(ROUNDS):
+        again: dict[Place, Row] = {}
+        returned = []
+        progress.begin_round.remote()
+        for row in watch.until_drained(flow(todo, pools), lambda: begun(progress)):
+            returned.append(row)
+            yield row
+            if row["error_kind"] in (PASSING + DOUBTFUL if number == 0 else PASSING):
+                again[place(row)] = row
+        if not watch.reason:
+            yield from map(write, plan.lost(todo, returned, ""))
+        # A row that came here as failed would only pass through again.
+        todo = [
+            _next_attempt(row, again[place(row)]) for row in todo if place(row) in again and row["status"] == "ready"
+        ]
+        if not todo or number == ROUNDS - 1:
+            return
+        watch.pause(PAUSE_S * 2**number * random.uniform(1, 1.5))
+        if watch.reason:
+            return
+
+
+def _next_attempt(row: Row, failed: Row) -> Row:
+    return {**row, "attempts": failed["attempts"] + 1, "gpu_s": failed["gpu_s"]}
+
+
+def begun(progress: Any) -> Iterable[Place]:
+    """The rows that a generator has begun in this round, told by the Progress actor."""
+    return snapshot(progress).begun

@@ -1,0 +1,153 @@
+"""Why a run ends early, and how: nothing new begins, what runs saves where it is, the next run goes on from there."""
+
+import logging
+import queue
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from types import FrameType
+from typing import Any, Self
+
+from pipelines.stage import Place, Row, place
+
+TICK_S = 0.5
+LEAVE_S = 10.0  # how long a flow that is ended may take to end
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bounds:
+    """When a run ends, finished or not. `max_gpu_hours`: of all generators together, from the moment they start."""
+
+    stop_by: datetime | None = None  # with a time zone
+    max_gpu_hours: float | None = None
+
+
+class Watch:
+    """Looks after a run while it goes on. A context manager; SIGTERM is one of the reasons to stop while inside.
+
+    To be entered after Ray is connected to, which takes the signal for itself, and left before Ray is.
+
+    `reason` says why the run is to end; empty while it is not.
+    """
+
+    def __init__(
+        self, bounds: Bounds, other: Callable[[], str] = lambda: "", stop_flows: Callable[[], None] = lambda: None
+    ) -> None:
+        """`other`: gives one more reason to stop, or nothing. `stop_flows`: ends what `until_drained` waits for."""
+        self.bounds = bounds
+        self.other = other
+        self.stop_flows = stop_flows
+        self._on_tick: Callable[[], None] = lambda: None
+        self.reason = ""
+        self._signal = ""
+        self._progress: Any = None
+        self._num_generators = 0
+        self._started = 0.0
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+
+    def __enter__(self) -> Self:
+        # Only the main thread may say what a signal does. Ray's own handler would end the process at once.
+        self._is_main = threading.current_thread() is threading.main_thread()
+        if self._is_main:
+            self._before = signal.signal(signal.SIGTERM, self._on_signal)
+        self._look()
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        self._thread.join()
+        if self._is_main:
+            signal.signal(signal.SIGTERM, self._before)
+
+    def begin(self, progress: Any, num_generators: int, on_tick: Callable[[], None]) -> None:
+        """The generators start now.
+
+        `progress`: the handle of the Progress actor, which passes the word on. `on_tick` is called about twice a second
+        from now on; what it raises is only logged.
+        """
+        self._started, self._num_generators, self._progress = time.monotonic(), num_generators, progress
+        self._on_tick = on_tick
+
+    def until_drained(self, rows: Iterable[Row], begun: Callable[[], Iterable[Place]] = frozenset) -> Iterator[Row]:
+        """The rows as they come; once the run is to stop, only until those have come that `begun()` tells."""
+        returned: set[Place] = set()
+        coming = _Coming(rows)
+        while not (self.reason and returned.issuperset(begun())):
+            try:
+                row = coming.get(timeout=TICK_S)
+            except queue.Empty:
+                continue
+            if row is None:
+                return
+            yield row
+            returned.add(place(row))
+        self.stop_flows()
+        coming.join()
+
+    def pause(self, seconds: float) -> None:
+        """Wait, or until the run is to stop."""
+        until = time.monotonic() + seconds
+        while not self.reason and time.monotonic() < until:
+            time.sleep(min(TICK_S, seconds))
+
+    def _on_signal(self, number: int, _: FrameType | None) -> None:
+        self._signal = f"{signal.Signals(number).name} was received"
+
+    def _run(self) -> None:
+        while not self._ended.wait(TICK_S):
+            try:
+                self._look()
+                self._on_tick()
+            except Exception:  # whatever fails here, the run goes on
+                logger.exception("looking after the run failed")
+
+    def _look(self) -> None:
+        if not self.reason and (reason := self._why()):
+            self.reason = reason
+            logger.warning("stopping: %s. What runs is saved; the same command goes on from there.", reason)
+        if self.reason and self._progress:
+            self._progress.stop.remote()  # again each time: it may have been started anew
+
+    def _why(self) -> str:
+        hours = self._num_generators * (time.monotonic() - self._started) / 3600
+        if self.bounds.stop_by and datetime.now(self.bounds.stop_by.tzinfo) >= self.bounds.stop_by:
+            return f"it is {self.bounds.stop_by:%Y-%m-%d %H:%M}"
+        if self.bounds.max_gpu_hours is not None and hours >= self.bounds.max_gpu_hours:
+            return f"{self.bounds.max_gpu_hours:g} GPU hours are used up"
+        return self._signal or self.other()
+
+
+class _Coming:
+    """Rows that are waited for in another thread: nobody can look up from waiting for Ray."""
+
+    def __init__(self, rows: Iterable[Row]) -> None:
+        self._rows = rows
+        self._queue: queue.Queue[Row | BaseException | None] = queue.Queue()
+        self._thread = threading.Thread(target=self._wait, daemon=True)
+        self._thread.start()
+
+    def join(self) -> None:
+        """Wait until the rows have ended, for a while: then Ray can be left without anybody stumbling."""
+        self._thread.join(LEAVE_S)
+
+    def get(self, timeout: float) -> Row | None:
+        """The next row, None after the last. Raises queue.Empty after `timeout` seconds, and what the rows raised."""
+        row = self._queue.get(timeout=timeout)
+        if isinstance(row, BaseException):
+            raise row
+        return row
+
+    def _wait(self) -> None:
+        try:
+            for row in self._rows:
+                self._queue.put(row)
+            self._queue.put(None)
+        except BaseException as error:
+            self._queue.put(error)
