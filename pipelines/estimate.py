@@ -7,6 +7,9 @@ from typing import Any
 
 from pipelines.stage import Row
 
+# What a measured row has. One that was copied, or found made by an earlier attempt, took no time to sample.
+NEEDED = ("generate_s", "sample_s", "num_windows", "num_steps", "width", "height", "window_latents")
+
 Size = tuple[int, int, int]  # width and height in pixels, latent frames of a window
 
 
@@ -26,8 +29,8 @@ class Estimate:
             self.learn(row)
 
     def learn(self, row: Mapping[str, Any]) -> None:
-        """Take in one more row. Only those that were made in one go say how fast this goes."""
-        if row["status"] == "ok" and row.get("generate_s") and row.get("attempts") in (None, 1):
+        """Take in one more row. Only those that were made, and in one go, say how fast this goes."""
+        if row["status"] == "ok" and row.get("attempts") in (None, 1) and all(map(row.get, NEEDED)):
             measured = self._measured[_size(row)]
             measured.append(row["generate_s"] / work(row))
             self._speeds[_size(row)] = median(measured)

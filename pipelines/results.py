@@ -30,7 +30,7 @@ from stableavatar.errors import BrokenVideo, NetworkError, RowError, StorageErro
 FILES_AT_ONCE = 16
 COMPACTED = "results.parquet"
 # What the driver needs of a finished row.
-SHOWN = ("manifest", "row_number", "id", "status", "error_kind", "error", "attempts", "gpu_s", "generate_s")
+SHOWN = ("manifest", "row_number", "id", "status", "error_kind", "error", "attempts", "gpu_s", "generate_s", "sample_s")
 TIMES = ("started_at", "finished_at")
 NAMED_BY = ("id", "content_id", "manifest", "row_number", "finished_at")
 FAILURE = ("status", "error_kind", "error", "stage")

@@ -26,7 +26,10 @@ def test_failed_rows_then_priority_then_the_longest() -> None:
 
 def test_measured_speed_corrects_the_order() -> None:
     """Nine times the pixels took a hundred times as long."""
-    measured = [row(status="ok", generate_s=1.0), row(width=900, status="ok", generate_s=100.0)]
+    measured = [
+        row(status="ok", sample_s=1.0, generate_s=1.0),
+        row(width=900, status="ok", sample_s=1.0, generate_s=100.0),
+    ]
     rows = [row("long", num_windows=20), row("wide", width=900)]
     assert ids(Estimate(), *rows) == ["long", "wide"]
     assert ids(Estimate(measured), *rows) == ["wide", "long"]
@@ -34,13 +37,15 @@ def test_measured_speed_corrects_the_order() -> None:
 
 
 def test_a_size_not_seen_yet_takes_the_middle_of_the_others() -> None:
-    estimate = Estimate([row(status="ok", generate_s=3.0)])
+    estimate = Estimate([row(status="ok", sample_s=1.0, generate_s=3.0)])
     assert estimate.seconds(row(width=200)) == 6.0
 
 
 def test_rows_that_were_interrupted_or_failed_say_nothing_about_speed() -> None:
-    estimate = Estimate([row(status="ok", generate_s=3.0, attempts=1)])
-    estimate.learn(row(status="ok", generate_s=500.0, attempts=2))
-    estimate.learn(row(status="failed", generate_s=500.0))
-    estimate.learn(row(status="ok", generate_s=None))
+    estimate = Estimate([row(status="ok", sample_s=1.0, generate_s=3.0, attempts=1)])
+    estimate.learn(row(status="ok", sample_s=1.0, generate_s=500.0, attempts=2))
+    estimate.learn(row(status="failed", sample_s=1.0, generate_s=500.0))
+    estimate.learn(row(status="ok", sample_s=1.0, generate_s=None))
+    estimate.learn(row(status="ok", sample_s=None, generate_s=0.01))  # copied from a row with the same content
+    estimate.learn(row(status="ok", sample_s=1.0, generate_s=9.0, num_windows=0))
     assert estimate.seconds(row()) == 3.0

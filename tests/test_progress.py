@@ -87,6 +87,6 @@ def test_the_display_tells_machines_the_same(make_row: MakeRow) -> None:
     display = Display([row], Estimate(), Progress().snapshot, Console(width=100))
     assert display.line() == "0/1 rows done, 0 failed | loading the models"
     display.finished({"manifest": row["manifest"], "row_number": 3, "status": "failed", "error_kind": "network"})
-    display.finished({**row, "status": "ok", "generate_s": 4.0})  # in the next round
+    display.finished({**row, "status": "ok", "sample_s": 3.0, "generate_s": 4.0})  # in the next round
     facts = display.facts()
     assert (facts["num_ok"], facts["num_failed"], facts["num_rows"], facts["seconds_left"]) == (1, 0, 1, 0.0)
