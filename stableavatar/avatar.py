@@ -160,7 +160,8 @@ class Avatar:
             request: what to make it from.
             path: the mp4 file to write. While it is made, its folder holds the finished segments too.
             on_progress: called with the number of window-steps that are newly done; first with those that an earlier
-                attempt has done, if any. A negative number takes back those that were lost when memory ran out.
+                attempt has done, if any. A negative number takes back those that were lost when memory ran out; 0 says
+                that the video goes on while it is decoded.
             checkpoint: where an earlier attempt has left the video, and where this one leaves it.
 
         Raises:
