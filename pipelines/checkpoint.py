@@ -178,7 +178,11 @@ class StoreCheckpoint:
     def _read_attempts(self) -> Attempts:
         if ATTEMPTS not in self.names:
             return Attempts()
-        return Attempts(**json.loads(storage.read(storage.join(self.uri, ATTEMPTS))))
+        try:
+            return Attempts(**json.loads(storage.read(storage.join(self.uri, ATTEMPTS))))
+        except (TypeError, ValueError):  # of another version of this program: only the counts begin anew
+            logger.warning("%s: %s cannot be read", self.uri, ATTEMPTS, exc_info=True)
+            return Attempts()
 
     def _note(self, **changed: Any) -> None:
         self.attempts = replace(self.attempts, **changed)

@@ -80,7 +80,8 @@ def run_render(args: argparse.Namespace) -> int:
 def print_report(report: "RunReport", output: str) -> int:
     """What came of a run, and what to do next. Gives the exit code."""
     num_failed = print_failures(report.finished)
-    console.print(tables.counts(len(report.finished) - num_failed, num_failed, report.num_done_before))
+    num_ok = len(report.finished) - num_failed
+    console.print(tables.counts(num_ok, num_failed + len(report.left), report.num_done_before))
     if report.left:
         print_failures(report.left)
         console.print(

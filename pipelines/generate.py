@@ -24,6 +24,7 @@ from stableavatar.checkpoint import Checkpoint
 from stableavatar.model.lora import Lora
 from stableavatar.presets import Preset
 from stableavatar.settings import sampling_arguments
+from stableavatar.units import PIXELS_PER_LATENT, latents_for
 
 VIDEO_BYTES = 20_000  # of a frame of a finished video, generously: 4 Mbit/s
 
@@ -146,8 +147,11 @@ def to_request(row: Row, folder: str, loras: tuple[tuple[Lora, float], ...] = ()
 
 def scratch_bytes(row: Row) -> float:
     """What a row may need on the local disk at once: its saved state, one on its way, and its video twice."""
-    latent_bytes = 16 * row["width"] * row["height"] / 64 * 4  # of a latent frame: 16 channels of float32
-    return row["num_frames"] * (6 * latent_bytes / 4 + 2 * VIDEO_BYTES)
+    latent_bytes = 16 * row["width"] * row["height"] / PIXELS_PER_LATENT**2 * 4  # a latent frame: 16 channels, float32
+    state_bytes = (
+        3 * latent_bytes * latents_for(row["num_frames"])
+    )  # latents, velocities, what a scheduler has gathered
+    return 2 * (state_bytes + VIDEO_BYTES * row["num_frames"])
 
 
 def peak_memory_bytes() -> int:

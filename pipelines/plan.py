@@ -15,7 +15,7 @@ from manifests.read import fail_duplicates, parse_manifest, resolve
 from manifests.redact import redacted
 from manifests.schema import MANIFEST, ManifestError
 from pipelines import storage
-from pipelines.stage import Row, fail, place
+from pipelines.stage import Row, fail, known_place, place
 from stableavatar.errors import Quarantined
 
 DEADLY = (
@@ -91,7 +91,7 @@ def with_history(rows: Iterable[Row], table: pa.Table) -> list[Row]:
     """The rows, counting on from what the result table says of earlier attempts that failed."""
     columns = ["manifest", "row_number", "content_id", "status", "attempts", "gpu_s"]
     before = {place(old): old for old in table.select(columns).to_pylist() if old["status"] == "failed"}
-    return [_count_on(row, before.get((redacted(row["manifest"]), row["row_number"]))) for row in rows]
+    return [_count_on(row, before.get(known_place(row))) for row in rows]
 
 
 def _count_on(row: Row, before: Row | None) -> Row:
@@ -107,9 +107,12 @@ def carry_over_uri(output: str) -> str:
 
 
 def write_carry_over(output: str, rows: Iterable[Row]) -> None:
-    """List the rows that are left as a manifest: every setting filled in, files named from the root. None: no list."""
+    """List the rows that are left as a manifest: every setting filled in, files named from the root. None: no list.
+
+    A row that could not be read says too little to be listed: it stays in its own manifest.
+    """
     uri = carry_over_uri(output)
-    lines = [_manifest_line(row) for row in rows]
+    lines = [_manifest_line(row) for row in rows if row["status"] != "failed"]
     if lines:
         storage.write(b"".join(lines), uri)
     else:

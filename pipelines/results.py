@@ -24,7 +24,7 @@ from manifests.redact import redacted
 from manifests.schema import result_schema
 from pipelines import checkpoint, storage
 from pipelines.plan import unpack
-from pipelines.stage import Place, Row, fail, place
+from pipelines.stage import Row, fail, known_place, place
 from stableavatar.errors import BrokenVideo, NetworkError, RowError, StorageError
 
 FILES_AT_ONCE = 16
@@ -84,11 +84,6 @@ def to_table(row: Row, carried: pa.Schema) -> pa.Table:
 def stem(row: Row) -> str:
     """The name of a row's files. One that failed before its content was known goes by its place in the manifest."""
     return file_stem(row["id"], row["content_id"] or content_id({"place": known_place(row)}))
-
-
-def known_place(row: Row) -> Place:
-    """The place of a row as the table has it, without credentials."""
-    return redacted(row["manifest"]), row["row_number"]
 
 
 def result_uri(output: str, row: Row) -> str:

@@ -83,6 +83,11 @@ def place(row: Row) -> Place:
     return row["manifest"], row["row_number"]
 
 
+def known_place(row: Row) -> Place:
+    """The same as the result table has it, without credentials."""
+    return redacted(row["manifest"]), row["row_number"]
+
+
 class Formatter(logging.Formatter):
     """Lines, and the traces below them, without credentials."""
 

@@ -12,7 +12,7 @@ from moto.server import ThreadedMotoServer
 from s3fs import S3FileSystem
 
 from manifests.schema import MANIFEST
-from pipelines import plan, retries, scratch
+from pipelines import lease, plan, retries, scratch
 from pipelines.workers import cluster
 from stableavatar.presets import Preset, tiny
 from tests.faults import Faults, proxy
@@ -61,6 +61,13 @@ def bucket(s3_server: str, request: pytest.FixtureRequest) -> str:
 def base(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """A folder that does not exist yet, on the local disk and on S3."""
     return f"{tmp_path}/out" if request.param == "local" else request.getfixturevalue("bucket") + "/out"
+
+
+@pytest.fixture
+def quick_lease(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A lease is renewed, lost and taken over eight times as fast as in earnest."""
+    for name in ("RENEW_S", "LOOK_EVERY_S", "DEAD_AFTER_S"):
+        monkeypatch.setattr(lease, name, getattr(lease, name) / 8)
 
 
 @pytest.fixture

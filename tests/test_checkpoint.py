@@ -189,6 +189,18 @@ def test_attempts_and_their_time_are_counted_over_all_of_them(tmp_path: Path, fo
         assert third.gpu_s > 7.0
 
 
+@pytest.mark.parametrize("content", ['{"begun": 1, "of another version": 2}', '{"begun":'])
+def test_attempts_that_cannot_be_read_begin_anew_and_the_state_is_kept(
+    tmp_path: Path, folder: str, content: str
+) -> None:
+    die(f"{tmp_path}/anna", folder, saved=1)
+    storage.write(content.encode(), f"{tmp_path}/anna/{ATTEMPTS}")
+    again = checkpoint_at(f"{tmp_path}/anna", folder)
+    with again.attempt("tonight"):
+        assert again.attempts.begun == 1
+        assert again.state()
+
+
 def test_what_is_done_is_forgotten_and_what_can_go_on_is_kept(tmp_path: Path, folder: str) -> None:
     die(f"{tmp_path}/checkpoints/only-tried", folder)
     die(f"{tmp_path}/checkpoints/saved", folder, saved=1)

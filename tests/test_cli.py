@@ -13,7 +13,8 @@ import pytest
 
 from pipelines import results, storage
 from pipelines.arguments import moment, noted, parser, repeated
-from pipelines.cli import main
+from pipelines.cli import main, print_report
+from pipelines.render import RunReport
 from stableavatar.errors import KINDS
 from tests.conftest import EXAMPLES
 from tests.published import small, write_folder
@@ -177,3 +178,12 @@ def test_only_a_run_of_the_command_can_be_repeated(tmp_path: Path, capsys: pytes
     results.write_run(f"{tmp_path}", manifest="m", model="tiny", num_rows=1)
     assert main(["retry", f"{tmp_path}"]) == 1
     assert "no run that could be repeated" in capsys.readouterr().err
+
+
+def test_rows_that_were_left_alone_count_as_failed(capsys: pytest.CaptureFixture[str]) -> None:
+    left = {"id": "strange", "status": "failed", "error_kind": "internal", "error": "row 2 of night.csv: strange"}
+    report = RunReport(finished=[], unfinished=[], left=[left], num_done_before=1, stopped="")
+    assert print_report(report, "out") == 2
+    told = capsys.readouterr().out
+    assert "2 rows: 0 ok, 1 failed, 1 already done" in told
+    assert "1 of them failed in an earlier run" in told and "stableavatar retry out" in told

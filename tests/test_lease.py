@@ -24,16 +24,12 @@ with Lease(sys.argv[1]):
 """
 
 
-@pytest.fixture(autouse=True)
-def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Everything happens eight times as fast as in earnest."""
-    for name in ("RENEW_S", "LOOK_EVERY_S", "DEAD_AFTER_S"):
-        monkeypatch.setattr(lease, name, getattr(lease, name) / 8)
+pytestmark = pytest.mark.usefixtures("quick_lease")
 
 
-@pytest.fixture(params=["local", "s3"])
-def output(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    return str(tmp_path / "out") if request.param == "local" else f"{request.getfixturevalue('bucket')}/out"
+@pytest.fixture
+def output(base: str) -> str:
+    return base
 
 
 @pytest.fixture

@@ -122,3 +122,9 @@ def test_what_is_left_is_listed_as_a_manifest_of_the_same_rows(preset: Preset, t
     assert plan.unpack(again) == {"team": "blue"}
     plan.write_carry_over(output, [])
     assert not storage.exists(f"{output}/carry-over.jsonl")
+
+
+def test_a_row_that_could_not_be_read_is_not_carried_over(tmp_path: Path) -> None:
+    bad, good = plan.select_rows(plan.read_rows(b"not json\n" + GOOD % b"1", f"{tmp_path}/a.jsonl"), None, model="tiny")
+    plan.write_carry_over(f"{tmp_path}", [bad, good])
+    assert [row["id"] for row in plan.read_manifest(f"{tmp_path}/carry-over.jsonl")] == ["1"]

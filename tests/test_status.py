@@ -3,7 +3,6 @@ import subprocess
 import sys
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -21,15 +20,12 @@ RUN: dict[str, Any] = {"model": "tiny", "num_rows": 10}
 MADE: dict[str, Any] = {"content_id": "c" * 32, "num_frames": 50, "gpu_s": 30.0, "generate_s": 20.0, "measure_s": 0.5}
 
 
-@pytest.fixture(autouse=True)
-def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("RENEW_S", "LOOK_EVERY_S", "DEAD_AFTER_S"):
-        monkeypatch.setattr(lease, name, getattr(lease, name) / 8)
+pytestmark = pytest.mark.usefixtures("quick_lease")
 
 
-@pytest.fixture(params=["local", "s3"])
-def output(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    return str(tmp_path / "out") if request.param == "local" else f"{request.getfixturevalue('bucket')}/out"
+@pytest.fixture
+def output(base: str) -> str:
+    return base
 
 
 def write_lease(output: str, renewed_s_ago: float, **said: Any) -> None:
