@@ -22,6 +22,7 @@ from datetime import UTC, datetime
 from typing import Any, Self
 
 from pipelines import storage
+from pipelines.exclusive import create
 from pipelines.retries import patience
 from stableavatar.errors import RowError
 
@@ -109,7 +110,7 @@ class Lease:
                 return False
             logger.warning("%s: %s; it is dead, this run goes on from there", self.output, _holder(seen))
         self.generation = seen.generation + 1 if seen else 1
-        if not storage.create(self._content(), lease_uri(self.output, self.generation)):
+        if not create(self._content(), lease_uri(self.output, self.generation)):
             return False
         self.renewed = time.monotonic()
         for generation in _generations(self.output):

@@ -3,7 +3,6 @@
 What fails in passing is tried again (see retries); every function here may raise NetworkError when that did not help.
 """
 
-import errno
 import os
 import shutil
 import time
@@ -20,7 +19,7 @@ from fsspec.callbacks import Callback
 from fsspec.implementations.local import LocalFileSystem
 
 from manifests.redact import redacted
-from pipelines.retries import clear_errors, is_transient, says_exists, steadily
+from pipelines.retries import clear_errors, is_transient, steadily
 from stableavatar.errors import BadInput, NetworkError, RowError, StorageError
 
 # Requests are repeated one by one (an upload in parts has hundreds of them) a few times, with pauses of random length;
@@ -110,7 +109,7 @@ def fetch(uri: str, path: str, *, max_bytes: float | None = None) -> None:
     store, remote_path = open_store(uri)
 
     def copy() -> None:
-        with _written_beside(path) as beside:
+        with written_beside(path) as beside:
             store.get_file(remote_path, beside, callback=_Limit(uri, max_bytes))
             refuse_large(uri, os.path.getsize(beside), max_bytes)
             os.replace(beside, path)
@@ -188,63 +187,6 @@ def write(data: bytes, uri: str) -> None:
             store.pipe_file(path, data)
 
     steadily(uri, put)
-
-
-def create(data: bytes, uri: str) -> bool:
-    """Write `data` to `uri` unless something is there: of all that try at once, one gets True.
-
-    Only on S3 and local disks is it sure that one that wrote, but never heard of it, gets True as well.
-    """
-    store, path = open_store(uri)
-    writer = uuid.uuid4().hex
-
-    def put() -> bool:
-        try:
-            _put_new(store, path, data, writer)
-        except Exception as error:
-            if not says_exists(error):
-                raise
-            # Some client below may have sent this twice, of which nobody tells.
-            return "s3" in store.protocol and _writer_of(store, path) == writer
-        return True
-
-    return steadily(uri, put)
-
-
-def _put_new(store: AbstractFileSystem, path: str, data: bytes, writer: str) -> None:
-    """Raises an error that `says_exists`."""
-    if isinstance(store, LocalFileSystem):
-        _link_new(path, data)
-        return
-    signed = {"Metadata": {"writer": writer}} if "s3" in store.protocol else {}
-    try:
-        store.pipe_file(path, data, mode="create", **signed)
-    except (NotImplementedError, TypeError, ValueError, OSError) as error:
-        if isinstance(error, OSError) and error.errno != errno.ENOSYS:
-            raise
-        if store.exists(path):  # a store that knows no such mode: nearly as good
-            raise FileExistsError(path) from None
-        store.pipe_file(path, data)
-
-
-def _writer_of(store: AbstractFileSystem, path: str) -> str | None:
-    try:
-        return store.metadata(path).get("writer")
-    except FileNotFoundError:  # removed meanwhile
-        return None
-
-
-def _link_new(path: str, data: bytes) -> None:
-    with _written_beside(path) as beside:
-        Path(beside).write_bytes(data)
-        try:
-            os.link(beside, path)
-        except FileExistsError:
-            if not os.path.samefile(beside, path):  # a network disk may have lost its first answer
-                raise
-        except OSError:  # a disk without links
-            with open(path, "xb") as file:
-                file.write(data)
 
 
 def remove(uri: str) -> None:
@@ -345,14 +287,15 @@ def remove_parts(folder: str, *, older_than_s: float = 3600.0) -> None:
 @contextmanager
 def _appearing_at(path: str) -> Iterator[str]:
     """A path beside `path` to write to; the file moves to `path` in one step when it is complete."""
-    with _written_beside(path) as beside:
+    with written_beside(path) as beside:
         yield beside
         _flush(beside)
         os.replace(beside, path)
 
 
 @contextmanager
-def _written_beside(path: str) -> Iterator[str]:
+def written_beside(path: str) -> Iterator[str]:
+    """A path beside `path` to write to, gone at the end if it is still there."""
     os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
     beside = os.path.join(os.path.dirname(path), f".{uuid.uuid4().hex}.part")
     try:

@@ -124,15 +124,15 @@ def test_a_latecomer_does_not_take_a_generation_that_is_over(
 ) -> None:
     output = str(tmp_path)
     asleep(output).__enter__()
-    create = storage.create
+    create = lease.create
 
     def others_are_faster(data: bytes, uri: str) -> bool:
-        monkeypatch.setattr(storage, "create", create)
+        monkeypatch.setattr(lease, "create", create)
         storage.remove(lease.lease_uri(output, 1))
         storage.write(b"{}", lease.lease_uri(output, 3))  # 2 was here, and died
         return create(data, uri)
 
-    monkeypatch.setattr(storage, "create", others_are_faster)
+    monkeypatch.setattr(lease, "create", others_are_faster)
     with Lease(output):
         assert generations(output) == ["00000004.json"]
 

@@ -10,20 +10,20 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from stableavatar.audio.decode import encode_sound
-from stableavatar.avatar import Avatar, VideoRequest
+from stableavatar.avatar import Avatar
 from stableavatar.checkpoints.inspect import verify_folder
 from stableavatar.model.conditions import TextEncoder
 from stableavatar.presets import published
 from stableavatar.video.quality import check_contract, measure_video
-from tests.media import write_tone
 from tests.published import full, small, small_preset, write_folder
+from tests.small import small_request
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -32,21 +32,10 @@ def test_a_video_from_a_small_folder(tmp_path: Path, dtype: torch.dtype) -> None
     preset = small_preset(tmp_path)
     verify_folder(preset)
     avatar, text = Avatar.load(preset, "cpu", dtype=dtype), TextEncoder.load(preset, "cpu")
-    write_tone(tmp_path / "tone.wav", duration_s=0.6)
-    encode_sound(str(tmp_path / "tone.wav"), str(tmp_path / "tone.m4a"), duration_s=0.6)
-    random = np.random.default_rng(0)
-    request = VideoRequest(
-        portrait_HWC=random.integers(0, 256, (96, 96, 3), dtype=np.uint8),
-        speech=random.standard_normal(15 * 640).astype(np.float32),
-        sound_path=str(tmp_path / "tone.m4a"),
-        num_frames=15,
-        width=96,
+    request = replace(
+        small_request(tmp_path, 15),
+        portrait_HWC=np.random.default_rng(0).integers(0, 256, (96, 96, 3), dtype=np.uint8),
         height=96,
-        seed=3,
-        num_steps=1,
-        text_scale=3.0,
-        audio_scale=5.0,
-        overlap=2,
         prompt_embeds=text.encode("a person is talking"),
         negative_prompt_embeds=text.encode(""),
     )

@@ -2,7 +2,6 @@ import errno
 import os
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
@@ -10,7 +9,7 @@ import boto3
 import pytest
 from s3fs import S3FileSystem
 
-from pipelines import storage
+from pipelines import exclusive, storage
 from stableavatar.errors import BadInput, NetworkError, StorageError
 from tests.faults import KINDS, Faults
 
@@ -82,48 +81,6 @@ def test_wrong_credentials_are_told_at_once(bucket: str, faults: Faults, answer:
     assert len(faults.requests) == 1
 
 
-def test_of_all_that_create_a_file_one_succeeds(base: str) -> None:
-    with ThreadPoolExecutor(8) as threads:
-        contents = [str(number).encode() for number in range(8)]
-        created = list(threads.map(lambda content: storage.create(content, f"{base}/lease/1.json"), contents))
-    assert sum(created) == 1
-    assert storage.read(f"{base}/lease/1.json") == contents[created.index(True)]
-    assert storage.create(storage.read(f"{base}/lease/1.json"), f"{base}/lease/1.json") is False
-    assert storage.names_in(f"{base}/lease") == ["1.json"]
-
-
-def test_a_disk_without_links_creates_files_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def link(source: str, target: str) -> None:
-        raise OSError(errno.EPERM, "no links here")
-
-    monkeypatch.setattr(os, "link", link)
-    assert storage.create(b"a", f"{tmp_path}/a") is True
-    assert storage.create(b"b", f"{tmp_path}/a") is False
-    assert (tmp_path / "a").read_bytes() == b"a"
-
-
-def test_a_store_without_conditions_creates_files_too() -> None:
-    uri = "memory://out/create"
-    assert (storage.create(b"a", uri), storage.create(b"b", uri), storage.read(uri)) == (True, False, b"a")
-    storage.remove(uri)
-
-
-@pytest.mark.parametrize("times", [1, 2, 5, 10])  # client upon client repeats a request, and not all of them tell
-def test_a_creation_whose_answer_was_lost_has_succeeded(bucket: str, faults: Faults, times: int) -> None:
-    storage.write(b"x", f"{bucket}/warm")  # a connection that was used before is another case
-    lost = ["cut_after"] * times
-    faults.choose = lambda method, path: lost.pop() if lost and method == "PUT" else None
-    assert storage.create(b"mine", f"{bucket}/lease") is True
-    assert storage.create(b"mine", f"{bucket}/lease") is False
-
-
-def test_a_creation_whose_answer_was_lost_is_told_from_another_writer(bucket: str, faults: Faults) -> None:
-    storage.create(b"same", f"{bucket}/lease")
-    lost = ["cut_after"] * 3
-    faults.choose = lambda method, path: lost.pop() if lost and method == "PUT" else None
-    assert storage.create(b"same", f"{bucket}/lease") is False
-
-
 def test_folders_are_listed_and_removed_with_all_that_is_in_them(base: str) -> None:
     for name in (
         "checkpoints/a/1",
@@ -175,8 +132,8 @@ def test_every_operation_survives_a_network_that_fails_often(flaky_bucket: str, 
         base = f"{flaky_bucket}/{number}"
         storage.check_writable(base)
         storage.publish(f"{tmp_path}/video.mp4", f"{base}/videos/a.mp4")
-        assert storage.create(str(number).encode(), f"{base}/lease") is True
-        assert storage.create(b"other", f"{base}/lease") is False
+        assert exclusive.create(str(number).encode(), f"{base}/lease") is True
+        assert exclusive.create(b"other", f"{base}/lease") is False
         storage.write(b"row", f"{base}/row")
         assert storage.read(f"{base}/row") == b"row"
         assert storage.exists(f"{base}/row") and not storage.exists(f"{base}/other")
@@ -210,7 +167,7 @@ def test_what_never_passes_is_given_up_as_a_failure_of_the_network(
     [
         storage.read,
         partial(storage.write, b"x"),
-        partial(storage.create, b"x"),
+        partial(exclusive.create, b"x"),
         storage.info,
         storage.exists,
         storage.names_in,
