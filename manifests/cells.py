@@ -1,5 +1,6 @@
 """From a cell as the file has it (text, number, null) to the typed value of its column."""
 
+import json
 import math
 import re
 import unicodedata
@@ -56,9 +57,13 @@ def _refuse(column: Column, cell: Any) -> BadCell:
     return BadCell(f"{column.name} is {shown(cell)}; {remedy}")
 
 
-def _text(column: Column, cell: Any) -> str:
-    if column.name == "id" and isinstance(cell, Integral) and not isinstance(cell, bool):
+def _text(column: Column, cell: Any) -> str | None:
+    if column.also_number and isinstance(cell, Integral) and not isinstance(cell, bool):
         cell = str(int(cell))
+    if column.also_json and isinstance(cell, list | dict):
+        cell = json.dumps(cell, ensure_ascii=False, default=str) if cell else None
+        if cell is None:
+            return None
     if not isinstance(cell, str):
         raise _refuse(column, cell)
     if len(cell) > column.max_length:

@@ -45,6 +45,8 @@ class Column:
     minimum: int | None = None
     maximum: int | None = None
     max_length: int = 1000  # characters of text
+    also_number: bool = False  # text that may be written as a whole number
+    also_json: bool = False  # text that may be written as a list or an object, which becomes JSON
 
     @property
     def range(self) -> str:
@@ -73,6 +75,7 @@ MANIFEST: tuple[Column, ...] = (
         default="made from the row's own words",
         meaning="name of the video, once per run",
         max_length=MAX_ID,
+        also_number=True,
     ),
     Column(name="prompt", type=TEXT, default="the preset's", meaning="what the picture shows", max_length=MAX_PROMPT),
     Column(
@@ -205,6 +208,85 @@ MANIFEST: tuple[Column, ...] = (
         maximum=1_000_000,
     ),
     Column(
+        name="audio_stream",
+        type=TEXT,
+        default="the first",
+        meaning="which sound of a file that has several: its number among them, from 0, or its language, such as `de`",
+        also_number=True,
+    ),
+    Column(
+        name="pad_before_s",
+        type=NUMBER,
+        unit="seconds",
+        default="0",
+        meaning="silence before the sound",
+        minimum=0,
+        maximum=3600,
+    ),
+    Column(
+        name="pad_after_s",
+        type=NUMBER,
+        unit="seconds",
+        default="0",
+        meaning="silence after the sound",
+        minimum=0,
+        maximum=3600,
+    ),
+    Column(
+        name="loudness",
+        type=NUMBER,
+        unit="LUFS",
+        default="the sound's own",
+        meaning="what the video's sound is brought to (ITU-R BS.1770), such as -16",
+        minimum=-70,
+        maximum=-5,
+    ),
+    Column(
+        name="language",
+        type=TEXT,
+        default="unknown",
+        meaning="language of the speech, such as `de` or `pt-BR`: the tag of the video's sound",
+    ),
+    Column(
+        name="subtitles",
+        type=TEXT,
+        default="none",
+        meaning="SRT or VTT files with their languages, which players can show: `en=anna.srt,de=anna_de.vtt`",
+        max_length=MAX_REFERENCE,
+        also_json=True,
+    ),
+    Column(
+        name="audio_tracks",
+        type=TEXT,
+        default="none",
+        meaning="further sounds that players can choose, with their languages: `fr=anna_fr.wav,es=anna_es.wav`",
+        max_length=MAX_REFERENCE,
+        also_json=True,
+    ),
+    Column(
+        name="video_name",
+        type=TEXT,
+        default="the id",
+        meaning="how the name of the video's file begins; `/` makes folders",
+        max_length=MAX_ID,
+    ),
+    Column(
+        name="base_video",
+        type=TEXT,
+        default="none",
+        meaning="path or URI of the finished video that `segments` correct",
+        max_length=MAX_REFERENCE,
+    ),
+    Column(
+        name="segments",
+        type=TEXT,
+        default="none",
+        meaning='sentences to make again, the rest stays: `[{"start_s": 12, "end_s": 15.5, "audio": "fix.wav"}]`, '
+        "in seconds of the video",
+        max_length=100_000,
+        also_json=True,
+    ),
+    Column(
         name="priority",
         type=WHOLE,
         default="0",
@@ -232,6 +314,8 @@ RESULT: tuple[Column, ...] = (
     _SHARED["separate_vocals"],
     _SHARED["start_s"],
     _SHARED["end_s"],
+    *(_SHARED[name] for name in ("audio_stream", "pad_before_s", "pad_after_s", "loudness", "language")),
+    *(_SHARED[name] for name in ("subtitles", "audio_tracks", "video_name", "base_video", "segments")),
     _SHARED["priority"],
     Column(name="attempts", type=WHOLE, meaning="how often work on the row began, over all runs"),
     Column(

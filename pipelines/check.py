@@ -8,6 +8,7 @@ from manifests.identity import content_id
 from pipelines import cache, inputs, results
 from pipelines.stage import Row, Stage
 from stableavatar.audio.decode import measure_sound
+from stableavatar.audio.span import Span
 from stableavatar.errors import BadInput
 from stableavatar.limits import Limits
 from stableavatar.model.dit import StableAvatarTransformer
@@ -62,7 +63,7 @@ class Check(Stage):
     def _sound(self, row: Row) -> Row:
         uri = inputs.locate(row["audio"], row["manifest"], self.limits)
         with inputs.fetched(uri, self.limits) as path:
-            sound = measure_sound(path, start_s=row["start_s"], end_s=row["end_s"], limits=self.limits)
+            sound = measure_sound(path, Span(start_s=row["start_s"], end_s=row["end_s"]), limits=self.limits)
             sha256 = cache.sha256_of(path)
         num_frames = frames_in(sound.duration_s)
         if num_frames == 0:

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from stableavatar.audio.decode import decode_speech, encode_sound, measure_sound
+from stableavatar.audio.span import Span
 from stableavatar.avatar import Avatar, VideoReport, VideoRequest
 from stableavatar.errors import BadInput
 from stableavatar.model.conditions import TextEncoder
@@ -67,15 +68,15 @@ class StableAvatar:
         settings = with_defaults({**choices, "width": width, "height": height}, self.preset)
         check_settings(settings, self.preset)
         size = (width, height) if width and height else choose_size(check_portrait(portrait), self.preset.sizes)
-        num_frames = frames_in(measure_sound(audio, start_s=start_s, end_s=end_s).duration_s)
+        num_frames = frames_in(measure_sound(audio, Span(start_s=start_s, end_s=end_s)).duration_s)
         if num_frames == 0:
             raise BadInput(f"{audio} is shorter than one video frame ({1 / FPS} s). Give a longer sound or span.")
         with tempfile.TemporaryDirectory(prefix=".stableavatar-", dir=os.path.dirname(output) or ".") as folder:
             sound, video = os.path.join(folder, "sound.m4a"), os.path.join(folder, "video.mp4")
-            encode_sound(audio, sound, start_s=start_s, duration_s=num_frames / FPS)
+            encode_sound(audio, sound, Span(start_s=start_s), duration_s=num_frames / FPS)
             request = VideoRequest(
                 portrait_HWC=load_portrait(portrait, *size),
-                speech=decode_speech(audio, start_s=start_s, end_s=end_s),
+                speech=decode_speech(audio, Span(start_s=start_s, end_s=end_s)),
                 sound_path=sound,
                 num_frames=num_frames,
                 width=size[0],

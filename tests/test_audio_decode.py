@@ -11,6 +11,7 @@ import pytest
 
 from stableavatar.audio import decode
 from stableavatar.audio.decode import decode_speech, encode_sound, measure_sound
+from stableavatar.audio.span import Span
 from stableavatar.errors import BadInput
 from stableavatar.limits import Limits
 from stableavatar.units import SPEECH_RATE
@@ -89,21 +90,21 @@ def test_resampling_keeps_what_fits_and_lets_nothing_fold_back(tmp_path: Path) -
 
 
 def test_a_span_is_cut_to_the_sample(wav: str) -> None:
-    whole, span = decode_speech(wav), decode_speech(wav, start_s=1.0, end_s=2.5)
-    assert measure_sound(wav, start_s=1.0, end_s=2.5).duration_s == 1.5
+    whole, span = decode_speech(wav), decode_speech(wav, Span(start_s=1.0, end_s=2.5))
+    assert measure_sound(wav, Span(start_s=1.0, end_s=2.5)).duration_s == 1.5
     assert len(span) == 24_000
     np.testing.assert_allclose(span[100:-100], whole[16_100:39_900], atol=1e-3)
 
 
 def test_an_end_past_the_end_is_clipped(wav: str) -> None:
-    assert measure_sound(wav, start_s=2.0, end_s=99.0).duration_s == 1.0
+    assert measure_sound(wav, Span(start_s=2.0, end_s=99.0)).duration_s == 1.0
 
 
 @pytest.mark.parametrize("start_s", [SECONDS, 10.0])
 def test_a_start_past_the_end_is_refused(wav: str, start_s: float) -> None:
     for read in (measure_sound, decode_speech):
         with pytest.raises(BadInput, match=r"speech\.wav has no sound from start_s = .* Lower start_s"):
-            read(wav, start_s=start_s)
+            read(wav, Span(start_s=start_s))
 
 
 @pytest.mark.parametrize("suffix", ["mp4", "mkv", "ts"])
@@ -141,7 +142,7 @@ def test_a_broken_off_file_is_refused(wav: str, tmp_path: Path, name: str) -> No
     for read in (measure_sound, decode_speech):
         with pytest.raises(BadInput, match=r"broken_a\..* breaks off at 1\.\d+ s; .* 3.\d+ s long"):
             read(str(broken))
-    assert measure_sound(str(broken), end_s=0.5).duration_s == 0.5  # what is asked for is there
+    assert measure_sound(str(broken), Span(end_s=0.5)).duration_s == 0.5  # what is asked for is there
 
 
 def beside(path: Path) -> str:
@@ -210,8 +211,8 @@ def test_the_sound_track_has_the_length_asked_for(wav: str, tmp_path: Path, dura
 
 def test_the_sound_track_is_the_original_in_the_same_place(wav: str, tmp_path: Path) -> None:
     track = str(tmp_path / "track.m4a")
-    encode_sound(wav, track, start_s=0.5, duration_s=2.0)
-    expected, found = decode_speech(wav, start_s=0.5, end_s=2.5), decode_speech(track)
+    encode_sound(wav, track, Span(start_s=0.5), duration_s=2.0)
+    expected, found = decode_speech(wav, Span(start_s=0.5, end_s=2.5)), decode_speech(track)
     assert lag_samples(found, expected) == 0
     assert np.corrcoef(found, expected)[0, 1] > 0.98
 
@@ -234,10 +235,10 @@ def test_the_same_sound_gives_the_same_bytes(wav: str, tmp_path: Path) -> None:
 def test_decoding_stops_where_the_limit_is_passed(wav: str) -> None:
     with pytest.raises(BadInput, match=r"speech\.wav is longer than the limit of 2 s\. Name a span with end_s"):
         measure_sound(wav, limits=Limits(max_sound_s=2))
-    assert measure_sound(wav, end_s=2.0, limits=Limits(max_sound_s=2)).duration_s == 2.0
+    assert measure_sound(wav, Span(end_s=2.0), limits=Limits(max_sound_s=2)).duration_s == 2.0
     assert measure_sound(wav, limits=Limits(max_sound_s=SECONDS)).duration_s == SECONDS
     with pytest.raises(BadInput, match="begins after the limit of 2 s"):
-        measure_sound(wav, start_s=2.5, limits=Limits(max_sound_s=2))
+        measure_sound(wav, Span(start_s=2.5), limits=Limits(max_sound_s=2))
 
 
 def test_a_long_sound_costs_no_more_than_the_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

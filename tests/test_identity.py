@@ -57,7 +57,7 @@ def test_default_ids_come_from_the_words_and_not_the_position() -> None:
 
 def test_default_id_is_the_same_in_every_format() -> None:
     json_row = next(parse_manifest(b'{"portrait": "a.png", "audio": "b.wav", "seed": 7.0, "prompt": null}', "m.jsonl"))
-    csv_row = next(parse_manifest(b"audio,portrait,seed,language\nb.wav,a.png,7,en\n", "m.csv"))
+    csv_row = next(parse_manifest(b"audio,portrait,seed,campaign\nb.wav,a.png,7,en\n", "m.csv"))
     assert default_id(json_row) == default_id(csv_row)
 
 

@@ -39,11 +39,11 @@ def errors(rows: Iterable[dict[str, Any]]) -> list[str]:
 
 
 def test_a_row_has_every_column_and_its_place() -> None:
-    row = parse(FILES | {"seed": 7.0, "language": "en", "prompt": ""})[0]
+    row = parse(FILES | {"seed": 7.0, "campaign": "en", "prompt": ""})[0]
     assert row == {
         **{column.name: None for column in MANIFEST},
         **FILES,
-        **{"manifest": "s3://b/demo.jsonl", "row_number": 1, "seed": 7, "carried": {"language": "en"}},
+        **{"manifest": "s3://b/demo.jsonl", "row_number": 1, "seed": 7, "carried": {"campaign": "en"}},
         **{"status": "ready", "error_kind": "", "error": ""},
     }
 
@@ -91,7 +91,7 @@ def test_cells_that_contradict_each_other(cells: dict[str, Any], message: str) -
 
 def test_csv_text_becomes_typed_values() -> None:
     data = (
-        "portrait , audio,num_steps,start_s,separate_vocals,prompt,language,\r\n"
+        "portrait , audio,num_steps,start_s,separate_vocals,prompt,campaign,\r\n"
         ' a.png ,b.wav, 3 ,1.5,yes,"A ""good"" day,\r\nis it?",en,x\r\n'
         "ñ.png,b.wav,,,,,,\r\n"
     )
@@ -103,9 +103,9 @@ def test_csv_text_becomes_typed_values() -> None:
         True,
     )
     assert first["prompt"] == 'A "good" day,\r\nis it?'
-    assert first["carried"] == {"language": "en"}  # the column without a name is dropped
+    assert first["carried"] == {"campaign": "en"}  # the column without a name is dropped
     assert (second["portrait"], second["num_steps"], second["separate_vocals"]) == ("ñ.png", None, None)
-    assert second["carried"] == {"language": ""}
+    assert second["carried"] == {"campaign": ""}
 
 
 def test_csv_rows_of_another_length_fail_alone() -> None:
@@ -155,15 +155,15 @@ def test_carried_parquet_columns_keep_their_types() -> None:
 
 
 def test_carried_columns_do_not_clash_with_those_that_the_run_fills_in() -> None:
-    row = parse(FILES | {"status": "draft", "model": "anna-2", "language": "en"})[0]
-    assert row["carried"] == {"manifest_status": "draft", "manifest_model": "anna-2", "language": "en"}
+    row = parse(FILES | {"status": "draft", "model": "anna-2", "campaign": "en"})[0]
+    assert row["carried"] == {"manifest_status": "draft", "manifest_model": "anna-2", "campaign": "en"}
     assert row["status"] == "ready"
 
 
 def test_a_result_table_can_be_fed_in_again() -> None:
-    result = {column.name: None for column in RESULT} | FILES | {"status": "ok", "video": "v.mp4", "language": "en"}
+    result = {column.name: None for column in RESULT} | FILES | {"status": "ok", "video": "v.mp4", "campaign": "en"}
     row = parse(result)[0]
-    assert row["carried"] == {"language": "en"}
+    assert row["carried"] == {"campaign": "en"}
     assert row["status"] == "ready"
 
 
@@ -192,7 +192,7 @@ def test_an_optional_column_that_is_nearly_known_is_carried_with_a_warning(caplo
     assert row["carried"] == {"Num_Steps": 3}
     assert "column `Num_Steps` is only carried; did you mean `num_steps`?" in caplog.text
     caplog.clear()
-    parse(FILES | {"num_steps": 3, "language": "en", "speaker": "x", "seeds": 1, "seed": 2})
+    parse(FILES | {"num_steps": 3, "campaign": "en", "speaker": "x", "seeds": 1, "seed": 2})
     assert caplog.text == ""
 
 
@@ -233,7 +233,7 @@ def test_rows_that_share_an_id_fail_and_name_each_other() -> None:
 
 
 def test_rows_without_an_id_that_say_the_same_are_one_video_asked_for_twice() -> None:
-    once, twice, other = fail_duplicates(parse(FILES, FILES | {"language": "en"}, FILES | {"seed": 1}))
+    once, twice, other = fail_duplicates(parse(FILES, FILES | {"campaign": "en"}, FILES | {"seed": 1}))
     assert once["error"].endswith(
         "asks for the same video as row 2 of s3://b/demo.jsonl; remove one or give each an id"
     )

@@ -9,7 +9,10 @@ from manifests.schema import MANIFEST, NUMBER, RESERVED_NAMES, RESULT, WHOLE, Co
 def test_the_manifest_has_its_columns() -> None:
     optional = "id prompt negative_prompt width height seed num_steps text_scale audio_scale overlap"
     sampling = "window_latents text_schedule audio_schedule mode blend scheduler guidance lora separate_vocals"
-    names = ["portrait", "audio", *optional.split(), *sampling.split(), "start_s", "end_s", "priority"]
+    sound = (
+        "audio_stream pad_before_s pad_after_s loudness language subtitles audio_tracks video_name base_video segments"
+    )
+    names = ["portrait", "audio", *optional.split(), *sampling.split(), "start_s", "end_s", *sound.split(), "priority"]
     assert [c.name for c in MANIFEST] == names
     assert [c.name for c in MANIFEST if c.required] == ["portrait", "audio"]
 
@@ -39,9 +42,9 @@ def test_units_are_in_the_names_or_the_column() -> None:
 
 
 def test_result_schema_puts_carried_columns_last() -> None:
-    carried = pa.schema([("language", pa.string()), ("tags", pa.list_(pa.string()))])
+    carried = pa.schema([("campaign", pa.string()), ("tags", pa.list_(pa.string()))])
     schema = result_schema(carried)
-    assert schema.names == [c.name for c in RESULT] + ["language", "tags"]
+    assert schema.names == [c.name for c in RESULT] + ["campaign", "tags"]
     assert schema.field("brightness").type == pa.list_(pa.float32())
     assert schema.field("started_at").type == pa.timestamp("us", tz="UTC")
     assert result_schema().names == [c.name for c in RESULT]

@@ -11,6 +11,7 @@ import av
 import ffmpeg
 import numpy as np
 
+from stableavatar.audio.span import Span
 from stableavatar.errors import BadInput
 from stableavatar.ffmpeg import PROBE_INPUT, SOUND_CODECS, SOUND_INPUT, FfmpegError, local, read, run
 from stableavatar.limits import Limits
@@ -54,14 +55,13 @@ class _Source:
     declared_s: float | None  # end of the stream by the file's own word, where that can be trusted
 
 
-def measure_sound(
-    path: str, *, start_s: float = 0.0, end_s: float | None = None, limits: Limits = Limits()
-) -> SoundInfo:
-    """Decodes the span [start_s, end_s) of the medium and tells its true length; what lies past the end is cut.
+def measure_sound(path: str, span: Span = Span(), *, limits: Limits = Limits()) -> SoundInfo:
+    """Decodes the span of the medium and tells its true length; what lies past the end is cut.
 
     Decoding stops where the limit is passed, whatever length the header promises.
     Raises BadInput: no such file, not media, no audio stream, nothing in the span, broken off before its end, too long.
     """
+    start_s, end_s = span.start_s, span.end_s
     source = _open(path)
     if max(start_s, source.delay / source.sample_rate) >= limits.max_sound_s:
         raise BadInput(f"{path}: what is asked for begins after {_limit(limits)}. Cut the sound, or {_RAISE}.")
@@ -84,11 +84,12 @@ def measure_sound(
     )
 
 
-def decode_speech(path: str, *, start_s: float = 0.0, end_s: float | None = None) -> np.ndarray:
-    """The span [start_s, end_s) of the medium as the model hears it: float32 [n], 16 kHz mono in [-1, 1].
+def decode_speech(path: str, span: Span = Span()) -> np.ndarray:
+    """The span of the medium as the model hears it: float32 [n], 16 kHz mono in [-1, 1].
 
     A sound that starts later than its video is preceded by silence. Raises BadInput as `measure_sound`, and for NaN.
     """
+    start_s, end_s = span.start_s, span.end_s
     source = _open(path)
     samples = bytearray()
     with _blaming(path):
@@ -103,15 +104,15 @@ def decode_speech(path: str, *, start_s: float = 0.0, end_s: float | None = None
     return np.clip(speech, -1.0, 1.0, out=speech)
 
 
-def encode_sound(path: str, out_path: str, *, start_s: float = 0.0, duration_s: float) -> None:
-    """Writes the original sound from `start_s` on as AAC in m4a: own rate and channels, exactly `duration_s` seconds.
+def encode_sound(path: str, out_path: str, span: Span = Span(), *, duration_s: float) -> None:
+    """Writes the original sound from the span's start on as AAC in m4a: own rate and channels, `duration_s` exactly.
 
     Cut or padded with silence. The same sound gives the same bytes. Raises BadInput as `measure_sound`.
     """
     source = _open(path)
     rate = min(source.sample_rate, AAC_MAX_RATE)
     num_samples = round(duration_s * rate)
-    sound = _span(source, start_s, None).filter("aresample", rate, resampler="soxr", precision=28)
+    sound = _span(source, span.start_s, None).filter("aresample", rate, resampler="soxr", precision=28)
     sound = sound.filter("apad", whole_len=num_samples).filter("atrim", end_sample=num_samples)
     bit_rate = AAC_BITS_PER_SAMPLE * rate * source.channels
     output = sound.output(
