@@ -13,7 +13,7 @@ demo: $(INSTALLED)
 	.venv/bin/stableavatar render manifests/examples/demo.jsonl --output outputs/demo/
 
 test: lint
-	.venv/bin/pytest
+	.venv/bin/pytest --numprocesses 2 --dist loadgroup
 
 lint: $(INSTALLED)
 	.venv/bin/ruff check .

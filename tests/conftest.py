@@ -20,6 +20,13 @@ from tests.faults import Faults, proxy
 EXAMPLES = Path(__file__).parents[1] / "manifests" / "examples"
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """One process of several takes all tests that need a Ray cluster: two clusters do not fit on a small machine."""
+    for item in items:
+        if {"ray_cluster", "ray_alone"} & set(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.xdist_group("ray"))
+
+
 @pytest.fixture(scope="session", autouse=True)
 def scratch_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Scratch of these tests alone, without what others left."""
@@ -96,6 +103,11 @@ def ray_cluster(s3_server: str) -> Iterator[None]:
     os.environ.pop("RAY_ADDRESS", None)
     with cluster():
         yield
+
+
+@pytest.fixture
+def ray_alone() -> None:
+    """For tests that start a cluster of their own, in another process."""
 
 
 @pytest.fixture

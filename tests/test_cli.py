@@ -116,7 +116,7 @@ def heed_interrupts() -> None:
 
 
 @pytest.mark.slow
-def test_an_interrupted_run_on_a_terminal_ends_cleanly(manifest: str, tmp_path: Path) -> None:
+def test_an_interrupted_run_on_a_terminal_ends_cleanly(manifest: str, tmp_path: Path, ray_alone: None) -> None:
     ours, theirs = pty.openpty()
     command = [sys.executable, "-m", "pipelines.cli", "render", manifest, "--output", f"{tmp_path}/out"]
     command += ["--set", "num_steps=1000"]  # or it would be done before it is interrupted
