@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -24,7 +25,8 @@ class NoiseAvatar:
             raise RuntimeError("something nobody expected")
         noise = np.random.default_rng(request.seed)
         size = {"width": request.width, "height": request.height, "num_frames": request.num_frames}
-        with video_writer(path, sound_path=request.sound_path, **size) as writer:
+        tracks: dict[str, Any] = {"language": request.language, "tracks": request.tracks}
+        with video_writer(path, sound_path=request.sound_path, **tracks, **size) as writer:
             for _ in range(request.num_frames):
                 frame = noise.integers(0, 256, (1, request.height, request.width, 3), dtype=np.uint8)
                 writer.write(frame * (request.seed != 13))
