@@ -8,7 +8,6 @@ import pickle
 import resource
 import socket
 from collections.abc import Callable, Iterator
-from os.path import basename
 from pathlib import Path
 from typing import Protocol
 
@@ -118,7 +117,8 @@ class Generate(Stage):
             storage.copy(row["twin"], row["staged"])
             return None
         # Another output of this machine may want the same video at the same time.
-        waiting = scratch.outbox(f"{hashlib.sha256(self.output.encode()).hexdigest()[:8]}-{basename(row['video'])}")
+        stem = file_stem(row["id"], row["content_id"])
+        waiting = scratch.outbox(f"{hashlib.sha256(self.output.encode()).hexdigest()[:8]}-{stem}.mp4")
         report = None
         if not os.path.exists(waiting):
             scratch.require_space(scratch_bytes(row))
