@@ -144,8 +144,14 @@ def to_request(row: Row, folder: str, loras: tuple[tuple[Lora, float], ...] = ()
     Path(sound_path).write_bytes(row["sound"])
     same = ("portrait_HWC", "speech", "num_frames", "width", "height", "prompt_embeds", "negative_prompt_embeds")
     given = {name: row[name] for name in same}
-    tracks = {"language": language_of(row), "tracks": tuple(write_tracks(row, folder))}
-    return VideoRequest(sound_path=sound_path, loras=loras, **given, **tracks, **sampling_arguments(row))
+    return VideoRequest(
+        sound_path=sound_path,
+        language=language_of(row),
+        tracks=tuple(write_tracks(row, folder)),
+        loras=loras,
+        **given,
+        **sampling_arguments(row),
+    )
 
 
 def write_tracks(row: Row, folder: str) -> Iterator[Track]:

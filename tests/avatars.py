@@ -24,7 +24,7 @@ class NoiseAvatar:
         if request.seed == 14:
             raise RuntimeError("something nobody expected")
         noise = np.random.default_rng(request.seed)
-        size = {"width": request.width, "height": request.height, "num_frames": request.num_frames}
+        size: dict[str, Any] = {"width": request.width, "height": request.height, "num_frames": request.num_frames}
         tracks: dict[str, Any] = {"language": request.language, "tracks": request.tracks}
         with video_writer(path, sound_path=request.sound_path, **tracks, **size) as writer:
             for _ in range(request.num_frames):

@@ -273,9 +273,9 @@ def write_tracks(folder: Path, num_frames: int) -> list[Track]:
         (folder / "a.srt").write_text(
             f"1\n00:00:00,500 --> 00:00:01,000\n<i>one</i>\n\n2\n00:00:01,500 --> 00:00:09,000\n{word}\n"
         )
-        path = folder / f"{word}.srt"
-        path.write_bytes(read_subtitles(str(folder / "a.srt"), duration_s=num_frames / FPS))
-        tracks.append(Track(kind=SUBTITLES, language=language, path=str(path)))
+        srt = folder / f"{word}.srt"
+        srt.write_bytes(read_subtitles(str(folder / "a.srt"), duration_s=num_frames / FPS))
+        tracks.append(Track(kind=SUBTITLES, language=language, path=str(srt)))
     return tracks
 
 
@@ -300,7 +300,7 @@ def test_players_find_every_track_with_its_language(tmp_path: Path) -> None:
     with av.open(f"{tmp_path}/a.mp4") as container:
         found = [(s.type, s.metadata.get("language"), s.codec_context.name) for s in container.streams]
         default = [bool(s.disposition & av.stream.Disposition.default) for s in container.streams.audio]
-        lengths_s = [float(s.duration * s.time_base) for s in container.streams.audio]
+        lengths_s = [float((s.duration or 0) * (s.time_base or 0)) for s in container.streams.audio]
         assert container.streams.best("audio") == container.streams.audio[0]
     assert found == [
         ("video", "und", "h264"),
@@ -321,7 +321,9 @@ def test_subtitles_are_shown_at_their_time_and_end_with_the_video(tmp_path: Path
     write_with_tracks(tmp_path / "a.mp4", 75)
     with av.open(f"{tmp_path}/a.mp4") as container:
         packets = [p for p in container.demux(subtitles=0) if p.size > 2]  # an empty one is a pause
-        shown = [(float(p.pts * p.time_base), float(p.duration * p.time_base), bytes(p)[2:]) for p in packets]
+        shown = [
+            (float((p.pts or 0) * p.time_base), float((p.duration or 0) * p.time_base), bytes(p)[2:]) for p in packets
+        ]
         assert container.duration is not None
         assert container.duration / 1e6 == pytest.approx(3.0, abs=0.04)
     assert [(start_s, length_s) for start_s, length_s, _ in shown] == [(0.5, 0.5), (1.5, 1.5)]
