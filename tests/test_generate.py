@@ -95,6 +95,14 @@ def test_the_same_row_gives_the_same_video(prepared: Prepared, preset: Preset, t
     assert Path(made[0]).read_bytes() == Path(made[1]).read_bytes()
 
 
+def test_a_video_lies_in_the_folder_that_its_name_says(
+    prepared: Prepared, generate: Callable[..., dict[str, Any]], tmp_path: Path
+) -> None:
+    row = Measure()(generate(prepared(video_name="de/anna")))
+    assert row["status"] == "ready", row["error"]
+    assert [path.name for path in (tmp_path / "out" / "videos" / "de").iterdir()] == [Path(row["video"]).name]
+
+
 def test_the_tracks_of_a_row_are_in_its_video(
     prepared: Prepared, generate: Callable[..., dict[str, Any]], tmp_path: Path
 ) -> None:
