@@ -43,15 +43,24 @@ def content_id(parts: Mapping[str, object]) -> str:
 
 
 def file_stem(id: str, content_id: str) -> str:
-    """`{safe id}-{first 16 of content_id}`: one short, harmless file name from any id.
+    """`{safe id}-{first 16 of content_id}`: one short, harmless file name from any id."""
+    return f"{safe_name(id)}-{content_id[:16]}"
 
-    An id that had to be changed also gets 6 characters of its hash, so that different ids never share a name.
+
+def video_stem(name: str, content_id: str) -> str:
+    """The same with the folders that `name` puts before it, each as short and harmless: `de/anna`."""
+    *folders, last = [part for part in name.split("/") if part.strip()] or ["video"]
+    return "/".join([*map(safe_name, folders), file_stem(last, content_id)])
+
+
+def safe_name(text: str) -> str:
+    """One short, harmless file name from any text.
+
+    A text that had to be changed also gets 6 characters of its hash, so that different ones never share a name.
     """
-    ascii_id = unicodedata.normalize("NFKD", id).encode("ascii", "ignore").decode()
-    safe = re.sub(r"[^A-Za-z0-9._-]+", "-", ascii_id)[:MAX_SAFE_ID].strip(".-") or "video"
-    if safe != id:
-        safe = f"{safe}-{_digest(id)[:6]}"
-    return f"{safe}-{content_id[:16]}"
+    plain = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode()
+    safe = re.sub(r"[^A-Za-z0-9._-]+", "-", plain)[:MAX_SAFE_ID].strip(".-") or "video"
+    return safe if safe == text else f"{safe}-{_digest(text)[:6]}"
 
 
 def _word(reference: str | None) -> str:

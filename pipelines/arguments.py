@@ -4,11 +4,13 @@ import argparse
 import json
 import math
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from datetime import time as clock
 from typing import Any, NoReturn
 
+from manifests.build import DEFAULT_ID
 from manifests.cells import BadCell, Value, convert
 from manifests.redact import HIDDEN
 from manifests.schema import MANIFEST
@@ -26,6 +28,11 @@ NOTED = (
     *("weights", "set", "memory", "attention", "limit", "save_every_s"),
     *("input_schemes", "max_portrait_pixels", "max_sound_s", "max_file_bytes"),
 )
+
+
+# What `manifest` finds itself, or what only a single row can say.
+FOUND = ("portrait", "audio", "id", "video_name", "subtitles", "audio_tracks", "base_video", "segments")
+SETTABLE = tuple(column.name for column in MANIFEST if column.name not in FOUND)
 
 
 class Parser(argparse.ArgumentParser):
@@ -61,6 +68,11 @@ def parser() -> argparse.ArgumentParser:
     )
     check.set_defaults(command="check", output="")
 
+    build = commands.add_parser(
+        "manifest", help="make a manifest: every portrait with every voice, or each with its own"
+    )
+    add_build_words(build)
+
     fetch = commands.add_parser("download", help="fetch a published model")
     fetch.add_argument("size", metavar="SIZE", help="1.3b or 14b")
     fetch.add_argument("folder", nargs="?", default="checkpoints", metavar="DIR", help="where to (checkpoints)")
@@ -82,6 +94,38 @@ def parser() -> argparse.ArgumentParser:
     status.add_argument("--json", action="store_true", help="for machines")
     status.set_defaults(command="status")
     return top
+
+
+def add_build_words(build: argparse.ArgumentParser) -> None:
+    """What a manifest is made from."""
+    build.add_argument("out", metavar="OUT", help="the manifest to write: .jsonl, .csv or .parquet; path or URI")
+    build.add_argument(
+        "--portraits", nargs="+", required=True, metavar="PATH",
+        help="pictures, or folders of them; anna.txt beside anna.png is her prompt",
+    )  # fmt: skip
+    voices = build.add_mutually_exclusive_group(required=True)
+    voices.add_argument(
+        "--voices", nargs="+", metavar="PATH",
+        help="sounds, or folders of them, such as voices/anna/de.wav; de.srt or de.vtt beside it are its subtitles",
+    )  # fmt: skip
+    voices.add_argument("--languages", metavar="TABLE", help="CSV with the columns language, audio, and any others")
+    build.add_argument("--prompts", metavar="TABLE", help="CSV with the columns portrait, prompt, and any others")
+    build.add_argument("--id", default=DEFAULT_ID, metavar="PATTERN", help="ids, by {portrait}, {voice}, {language}, "
+                       "{number} or a column; as given: %(default)s")  # fmt: skip
+    build.add_argument(
+        "--video-name", default="", metavar="PATTERN", help="names of videos, such as {language}/{portrait}"
+    )
+    build.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="a column of all rows")
+    build.add_argument("--force", action="store_true", help="write over a manifest that is there")
+    build.set_defaults(command="manifest")
+
+
+def common_cells(args: argparse.Namespace) -> dict[str, Value]:
+    """The cells that `manifest --set` gives all rows."""
+    cells = dict(choice(text, SETTABLE) for text in args.set)
+    if cells.get("lora"):
+        cells["lora"] = absolute_loras(str(cells["lora"]))
+    return cells
 
 
 def manifest_options() -> Parser:
@@ -189,12 +233,12 @@ def repeated(run: dict[str, Any], args: argparse.Namespace) -> argparse.Namespac
     return argparse.Namespace(**{**vars(usual), **run["arguments"], **own, "retry": kinds})
 
 
-def choice(text: str) -> tuple[str, Value]:
-    """NAME=VALUE, the value typed as in a manifest."""
+def choice(text: str, names: Sequence[str] = CHOICES) -> tuple[str, Value]:
+    """NAME=VALUE of one of the columns `names`, the value typed as in a manifest."""
     name, _, value = text.partition("=")
-    columns = {column.name: column for column in MANIFEST if column.name in CHOICES}
+    columns = {column.name: column for column in MANIFEST if column.name in names}
     if name not in columns:
-        raise BadInput(f"--set {text}: there is no {name!r} to set; there is: {', '.join(CHOICES)}.")
+        raise BadInput(f"--set {text}: there is no {name!r} to set; there is: {', '.join(names)}.")
     try:
         converted = convert(columns[name], value)
         if converted is None:

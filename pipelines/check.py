@@ -18,6 +18,8 @@ from stableavatar.model.weights import empty_network
 from stableavatar.presets import Preset
 from stableavatar.sampling.plan import num_windows
 from stableavatar.settings import CHOICES, check_settings, with_defaults
+from stableavatar.subtitles import read_subtitles
+from stableavatar.tracks import SUBTITLES, language_of, row_tracks
 from stableavatar.units import FPS, frames_in
 from stableavatar.video.portrait import check_portrait, choose_size
 
@@ -31,7 +33,8 @@ class Check(Stage):
     """In: a row of the manifest. Out: the same with every default filled in, and
 
     width, height (pixels), num_frames, duration_s, num_windows, portrait_sha256, audio_sha256, loras (JSON: uri,
-    weight and sha256 of each), content_id, and video (the URI it will have).
+    weight and sha256 of each), tracks (JSON: kind, language, uri and sha256 of each), content_id, and video (the URI it
+    will have).
     """
 
     name = "check"
@@ -49,6 +52,7 @@ class Check(Stage):
         refuse_vocals(row, self.preset)
         row = {**row, **self._portrait(row)}
         row = {**row, **self._sound(row), "loras": self._loras(row)}
+        row["tracks"] = self._tracks(row)
         row["content_id"] = identity(row, self.preset)
         return {**row, "video": results.video_uri(self.output, row)}
 
@@ -97,6 +101,19 @@ class Check(Stage):
                 found.append({"uri": uri, "weight": weight, "sha256": sha256, "config": config_sha256})
         return json.dumps(found)
 
+    def _tracks(self, row: Row) -> str:
+        """Each further sound and subtitle with its language and content, as JSON."""
+        found = []
+        for kind, language, reference in row_tracks(row):
+            uri = inputs.locate(reference, row["manifest"], self.limits)
+            with inputs.fetched(uri, self.limits) as path:
+                if kind == SUBTITLES:
+                    read_subtitles(path, duration_s=row["num_frames"] / FPS)
+                else:
+                    measure_sound(path, limits=self.limits)
+                found.append({"kind": kind, "language": language, "uri": uri, "sha256": cache.sha256_of(path)})
+        return json.dumps(found)
+
     def _check_config(self, path: str, row: Row) -> None:
         with inputs.fetched(inputs.locate(path, row["manifest"], self.limits), self.limits):
             pass
@@ -121,6 +138,10 @@ def identity(row: Row, preset: Preset) -> str:
     settings = {name: row[name] for name in SETTINGS}
     files = {name: row[name] for name in ("portrait_sha256", "audio_sha256")}
     files["loras"] = [(lora["sha256"], lora["config"], lora["weight"]) for lora in json.loads(row["loras"])]
+    if language := language_of(row):
+        settings["language"] = language
+    if tracks := [(track["kind"], track["language"], track["sha256"]) for track in json.loads(row["tracks"])]:
+        files["tracks"] = tracks
     model = {name: getattr(preset, name) for name in ("shift", "max_text_tokens")}
     # The other memory modes and attention kernels give the same video, within rounding.
     model |= {"is_fp8": preset.memory.startswith("fp8"), "is_sage": preset.attention == "sage"}

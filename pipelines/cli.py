@@ -10,7 +10,7 @@ from rich.markup import escape
 
 from manifests.schema import ManifestError
 from pipelines import plan, results, storage, tables
-from pipelines.arguments import chosen_limits, chosen_preset, noted, parser, repeated
+from pipelines.arguments import chosen_limits, chosen_preset, common_cells, noted, parser, repeated
 from pipelines.checkpoint import EVERY_S
 from pipelines.stage import Row, start_logging
 from pipelines.status import read_status
@@ -127,6 +127,31 @@ def run_check(args: argparse.Namespace) -> int:
     return SOME_FAILED if num_failed else ALL_FINE
 
 
+def run_manifest(args: argparse.Namespace) -> int:
+    """Make a manifest, and say of what."""
+    from pipelines.build import build_manifest
+
+    built = build_manifest(
+        args.out,
+        portraits=args.portraits,
+        voices=args.voices or (),
+        languages=args.languages,
+        prompts=args.prompts,
+        id=args.id,
+        video_name=args.video_name,
+        common=common_cells(args),
+        force=args.force,
+    )
+    how = "each with the voices that are named like it" if built.is_by_name else "every one with every voice"
+    console.print(
+        f"{built.uri}: {built.num_rows} rows of {built.num_portraits} portraits and {built.num_voices} voices, {how}",
+        soft_wrap=True, markup=False,
+    )  # fmt: skip
+    for reference in built.left_out:
+        console.print(f"Not used: {reference}", soft_wrap=True, markup=False)
+    return ALL_FINE
+
+
 def run_status(args: argparse.Namespace) -> int:
     """Show how far an output is."""
     status = read_status(args.output)
@@ -181,6 +206,7 @@ COMMANDS = {
     "render": run_render,
     "retry": run_retry,
     "check": run_check,
+    "manifest": run_manifest,
     "status": run_status,
     "download": run_download,
     "inspect": run_inspect,

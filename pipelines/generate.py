@@ -4,10 +4,10 @@ import hashlib
 import json
 import logging
 import os
+import pickle
 import resource
 import socket
 from collections.abc import Callable, Iterator
-from os.path import basename
 from pathlib import Path
 from typing import Protocol
 
@@ -24,6 +24,7 @@ from stableavatar.checkpoint import Checkpoint
 from stableavatar.model.lora import Lora
 from stableavatar.presets import Preset
 from stableavatar.settings import sampling_arguments
+from stableavatar.tracks import SUFFIXES, Track, language_of
 from stableavatar.units import PIXELS_PER_LATENT, latents_for
 
 VIDEO_BYTES = 20_000  # of a frame of a finished video, generously: 4 Mbit/s
@@ -116,7 +117,8 @@ class Generate(Stage):
             storage.copy(row["twin"], row["staged"])
             return None
         # Another output of this machine may want the same video at the same time.
-        waiting = scratch.outbox(f"{hashlib.sha256(self.output.encode()).hexdigest()[:8]}-{basename(row['video'])}")
+        stem = file_stem(row["id"], row["content_id"])
+        waiting = scratch.outbox(f"{hashlib.sha256(self.output.encode()).hexdigest()[:8]}-{stem}.mp4")
         report = None
         if not os.path.exists(waiting):
             scratch.require_space(scratch_bytes(row))
@@ -137,12 +139,28 @@ class Generate(Stage):
 
 
 def to_request(row: Row, folder: str, loras: tuple[tuple[Lora, float], ...] = ()) -> VideoRequest:
-    """The row as the avatar takes it. Its sound is written to `folder`."""
+    """The row as the avatar takes it. Its sound and its tracks are written to `folder`."""
     sound_path = os.path.join(folder, "sound.m4a")
     Path(sound_path).write_bytes(row["sound"])
     same = ("portrait_HWC", "speech", "num_frames", "width", "height", "prompt_embeds", "negative_prompt_embeds")
     given = {name: row[name] for name in same}
-    return VideoRequest(sound_path=sound_path, loras=loras, **given, **sampling_arguments(row))
+    return VideoRequest(
+        sound_path=sound_path,
+        language=language_of(row),
+        tracks=tuple(write_tracks(row, folder)),
+        loras=loras,
+        **given,
+        **sampling_arguments(row),
+    )
+
+
+def write_tracks(row: Row, folder: str) -> Iterator[Track]:
+    """The further sounds and subtitles of a row, each written to `folder`."""
+    found = zip(json.loads(row["tracks"]), pickle.loads(row["track_files"]), strict=True)
+    for number, (track, data) in enumerate(found):
+        path = os.path.join(folder, f"track-{number}.{SUFFIXES[track['kind']]}")
+        Path(path).write_bytes(data)
+        yield Track(kind=track["kind"], language=track["language"], path=path)
 
 
 def scratch_bytes(row: Row) -> float:

@@ -17,6 +17,7 @@ from manifests.schema import MANIFEST, ManifestError
 from pipelines import storage
 from pipelines.stage import Row, fail, known_place, place
 from stableavatar.errors import Quarantined
+from stableavatar.tracks import moved_tracks
 
 DEADLY = (
     "three processes that worked on it died (killed, or out of memory). See the log; "
@@ -122,6 +123,8 @@ def write_carry_over(output: str, rows: Iterable[Row]) -> None:
 def _manifest_line(row: Row) -> bytes:
     given = {column.name: row[column.name] for column in MANIFEST if row[column.name] is not None}
     files = {name: resolve(row[name], row["manifest"]) for name in ("portrait", "audio")}
+    moved = moved_tracks(row, lambda name: resolve(name, row["manifest"]))
+    files |= {name: text for name, text in moved.items() if text is not None}
     if row["lora"]:
         from stableavatar.model.lora import parse_loras  # which loads torch
 

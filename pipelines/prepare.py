@@ -1,6 +1,8 @@
 """Portrait and sound of a row, ready for the model."""
 
+import json
 import os
+import pickle
 import time
 from pathlib import Path
 
@@ -10,6 +12,8 @@ from stableavatar.audio.decode import decode_speech, encode_sound
 from stableavatar.audio.span import Span
 from stableavatar.errors import BadInput
 from stableavatar.limits import Limits
+from stableavatar.subtitles import read_subtitles
+from stableavatar.tracks import SUBTITLES
 from stableavatar.units import FPS
 from stableavatar.video.portrait import load_portrait
 
@@ -18,7 +22,8 @@ class Prepare(Stage):
     """In: a checked row. Out: the same and
 
     portrait_HWC (uint8 [height, width, 3]), speech (float32 [n], 16 kHz), sound (bytes of the video's sound track, made
-    from the original sound), started_at (seconds since 1970).
+    from the original sound), track_files (packed: a list of the bytes of each of `tracks`), started_at (seconds
+    since 1970).
     """
 
     name = "prepare"
@@ -28,7 +33,13 @@ class Prepare(Stage):
 
     def process(self, row: Row) -> Row:
         """Raises BadInput if a file has changed since it was checked, StorageError if a store refuses."""
-        return {"started_at": time.time(), **row, **self._portrait(row), **self._sound(row)}
+        return {
+            "started_at": time.time(),
+            **row,
+            **self._portrait(row),
+            **self._sound(row),
+            "track_files": self._tracks(row),
+        }
 
     def _portrait(self, row: Row) -> Row:
         uri = inputs.locate(row["portrait"], row["manifest"], self.limits)
@@ -44,6 +55,19 @@ class Prepare(Stage):
             sound_path = os.path.join(folder, "sound.m4a")
             encode_sound(path, sound_path, Span(start_s=row["start_s"]), duration_s=row["num_frames"] / FPS)
             return {"speech": speech, "sound": Path(sound_path).read_bytes()}
+
+    def _tracks(self, row: Row) -> bytes:
+        """Further sounds and subtitles, all of the video's length. The row's span is not theirs."""
+        return pickle.dumps([self._track(track, row["num_frames"] / FPS) for track in json.loads(row["tracks"])])
+
+    def _track(self, track: Row, duration_s: float) -> bytes:
+        with inputs.fetched(track["uri"], self.limits) as path, scratch.folder() as folder:
+            check_unchanged(path, track["uri"], track["sha256"])
+            if track["kind"] == SUBTITLES:
+                return read_subtitles(path, duration_s=duration_s)
+            sound_path = os.path.join(folder, "track.m4a")
+            encode_sound(path, sound_path, duration_s=duration_s)
+            return Path(sound_path).read_bytes()
 
 
 def check_unchanged(path: str, uri: str, sha256: str) -> None:

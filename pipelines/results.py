@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from manifests.identity import content_id, file_stem
+from manifests.identity import content_id, file_stem, video_stem
 from manifests.read import fit_carried
 from manifests.redact import redacted
 from manifests.schema import result_schema
@@ -209,13 +209,13 @@ def split_finished(
     same id and content, with one of FINAL_KINDS; such a row is given as it failed. With `retry`, there is nothing to do
     but rows that failed before with one of these kinds, of whichever they are.
     """
-    videos = set(storage.names_in(storage.join(output, "videos")))
+    videos = set(storage.names_under(storage.join(output, "videos")))
     before = {stem(row): row for row in table.select([*NAMED_BY, *FAILURE]).to_pylist()}
     todo, done, left = [], [], []
     for row in rows:
         old = before.get(stem(row), {"status": "", "error_kind": ""})
         unread = before.get(stem({**row, "content_id": ""}), old)  # it failed before its content was known
-        if old["status"] == "ok" and f"{stem(row)}.mp4" in videos:
+        if old["status"] == "ok" and _video_name(row) in videos:
             done.append(row)
         elif {old["error_kind"], unread["error_kind"]} & set(retry or ()):
             todo.append(row)
@@ -233,29 +233,36 @@ def with_twins(rows: Iterable[Row], table: pa.Table, output: str) -> list[Row]:
 
     It was made before, or will be made in this run, for the first of the rows that are the same.
     """
-    finished = table.filter(pc.equal(table["status"], "ok")).select(["id", "content_id"]).to_pylist()
-    first = {row["content_id"]: video_uri(output, row) for row in finished}
+    named_by = ["id", "content_id", "video_name"]
+    finished = table.filter(pc.equal(table["status"], "ok")).select(named_by).to_pylist()
+    first = {row["content_id"]: (row["id"], video_uri(output, row)) for row in finished}
     return [{**row, "twin": _twin(row, first, output)} for row in rows]
 
 
-def _twin(row: Row, first: dict[str, str], output: str) -> str:
-    mine = video_uri(output, row)
-    uri = first.setdefault(row["content_id"], mine) if row["status"] == "ready" else mine
-    return "" if uri == mine else uri
+def _twin(row: Row, first: dict[str, tuple[str, str]], output: str) -> str:
+    mine = row["id"], video_uri(output, row)
+    found = first.setdefault(row["content_id"], mine) if row["status"] == "ready" else mine
+    return "" if found == mine else found[1]
 
 
 def video_uri(output: str, row: Row) -> str:
-    """Where the video of a row lies: named by id and content, so no other row has this name."""
-    return storage.join(output, f"videos/{stem(row)}.mp4")
+    """Where the video of a row lies: named by content too, so no row with another one has this name."""
+    return storage.join(output, f"videos/{_video_name(row)}")
+
+
+def _video_name(row: Row) -> str:
+    return f"{video_stem(row['video_name'], row['content_id'])}.mp4" if row.get("video_name") else f"{stem(row)}.mp4"
 
 
 def clean_up(output: str, done: Iterable[Row]) -> None:
     """Remove what killed runs have left: checkpoints of rows that are done, files half-written on a local disk."""
+    done = list(done)
     over = {stem(row) for row in done}
     for name in storage.folders_in(storage.join(output, "checkpoints")):
         if name in over:
             checkpoint.forget(output, name, always=True)
-    for folder in (output, *(storage.join(output, name) for name in ("results", "videos"))):
+    folders = {output, *(storage.join(output, name) for name in ("results", "videos"))}
+    for folder in folders | {video_uri(output, row).rpartition("/")[0] for row in done}:
         storage.remove_parts(folder)
 
 

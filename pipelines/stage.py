@@ -11,7 +11,7 @@ Row = dict[str, Any]
 Place = tuple[str, int]  # manifest, and number of the row there
 
 # Columns that only stages need. They never reach the result table and a failed row carries none of them.
-WORKING_COLUMNS = ("portrait_HWC", "speech", "sound", "prompt_embeds", "negative_prompt_embeds")
+WORKING_COLUMNS = ("portrait_HWC", "speech", "sound", "track_files", "prompt_embeds", "negative_prompt_embeds")
 
 logger = logging.getLogger(__name__)
 

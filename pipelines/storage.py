@@ -238,6 +238,14 @@ def names_in(folder: str) -> list[str]:
     return [name for name, kind in _entries(folder) if kind != "directory"]
 
 
+def names_under(folder: str) -> list[str]:
+    """Names of the files in a folder and in the folders within, such as `de/anna.mp4`, sorted."""
+    store, path = open_store(folder)
+    root = path.rstrip("/") + "/"
+    found = steadily(folder, lambda: store.find(path))  # none if the folder does not exist
+    return sorted(name.removeprefix(root) for name in found if name.startswith(root) and not name.endswith("/"))
+
+
 def folders_in(folder: str) -> list[str]:
     """Names of the folders directly in a folder, sorted; none if the folder does not exist."""
     return [name for name, kind in _entries(folder) if kind == "directory"]

@@ -38,6 +38,7 @@ from stableavatar.sampling.settings import Sampling
 from stableavatar.sampling.state import SamplerState, to_host
 from stableavatar.sampling.windows import RAMPS
 from stableavatar.segments import write_video
+from stableavatar.tracks import Track
 from stableavatar.units import PIXELS_PER_LATENT
 
 CPU_THREADS = 1  # a generator on a CPU shares it with the other stages
@@ -66,6 +67,8 @@ class VideoRequest:
     negative_prompt_embeds: np.ndarray
     sampling: Sampling = field(default_factory=Sampling)
     loras: tuple[tuple[Lora, float], ...] = ()  # with weights
+    language: str = ""  # of the sound, ISO 639-2
+    tracks: tuple[Track, ...] = ()  # further sounds, and subtitles
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -202,6 +205,8 @@ class Avatar:
             on_latent=lambda: course.offer(
                 lambda: SamplerState(step=request.num_steps, latents_BCFHW=to_host(latents))
             ),
+            language=request.language,
+            tracks=request.tracks,
         )
         return VideoReport(
             num_windows=len(plan.windows),

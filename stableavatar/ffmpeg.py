@@ -36,6 +36,11 @@ FILM_CODECS = (
 )
 SOUND_INPUT = {**SAFE_INPUT, "codec_whitelist": SOUND_CODECS}
 PROBE_INPUT = {**SAFE_INPUT, "codec_whitelist": f"{SOUND_CODECS},{FILM_CODECS}"}
+SUBTITLES_INPUT = {
+    "protocol_whitelist": "file",
+    "format_whitelist": "srt,webvtt",
+    "codec_whitelist": "srt,subrip,webvtt",
+}
 
 MAX_ALLOCATION = 1 << 30  # bytes in one piece, which ffmpeg gives to no file whatever its header says
 _CHUNK_BYTES = 1 << 20

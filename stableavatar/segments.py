@@ -7,7 +7,7 @@ import hashlib
 import logging
 import os
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 
@@ -19,6 +19,7 @@ from torch import Tensor
 from stableavatar.checkpoint import Checkpoint
 from stableavatar.errors import BrokenVideo
 from stableavatar.model.vae import decode_frames, warm_up_latents
+from stableavatar.tracks import Track
 from stableavatar.units import frames_of, latents_for
 from stableavatar.video.writer import PieceWriter, encoder, is_piece, join
 
@@ -60,6 +61,8 @@ def write_video(
     sound_path: str,
     checkpoint: Checkpoint,
     on_latent: Callable[[], None],
+    language: str = "",
+    tracks: Sequence[Track] = (),
 ) -> None:
     """Decode latents, and write the finished video. Segments of an earlier attempt on the same latents are taken over.
 
@@ -73,6 +76,8 @@ def write_video(
         sound_path: m4a of exactly the video's length.
         checkpoint: has segments, and is given those that are followed by another.
         on_latent: called after each latent frame; an error raised there leaves no file.
+        language: of the sound, ISO 639-2; empty if unknown.
+        tracks: further sounds, and subtitles.
 
     Raises:
         BrokenVideo: a value is not finite, or a file could not be written. No file is left.
@@ -100,7 +105,7 @@ def write_video(
                 if segment is not segments[-1]:
                     checkpoint.keep_segment(segment.index, piece)
             pieces.append((piece, segment.num_frames))
-        join(pieces, sound_path, path)
+        join(pieces, sound_path, path, language=language, tracks=tracks)
 
 
 def origin_of(vae: AutoencoderKLWan, latents_BCFHW: Tensor, segment: Segment) -> str:

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -23,8 +24,9 @@ class NoiseAvatar:
         if request.seed == 14:
             raise RuntimeError("something nobody expected")
         noise = np.random.default_rng(request.seed)
-        size = {"width": request.width, "height": request.height, "num_frames": request.num_frames}
-        with video_writer(path, sound_path=request.sound_path, **size) as writer:
+        size: dict[str, Any] = {"width": request.width, "height": request.height, "num_frames": request.num_frames}
+        tracks: dict[str, Any] = {"language": request.language, "tracks": request.tracks}
+        with video_writer(path, sound_path=request.sound_path, **tracks, **size) as writer:
             for _ in range(request.num_frames):
                 frame = noise.integers(0, 256, (1, request.height, request.width, 3), dtype=np.uint8)
                 writer.write(frame * (request.seed != 13))

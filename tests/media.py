@@ -2,23 +2,26 @@
 
 import os
 import wave
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from stableavatar.tracks import Track
 from stableavatar.video.writer import PieceWriter, join
 
 
 @contextmanager
-def video_writer(path: str, *, num_frames: int, sound_path: str, **size: Any) -> Iterator[PieceWriter]:
+def video_writer(
+    path: str, *, num_frames: int, sound_path: str, language: str = "", tracks: Sequence[Track] = (), **size: Any
+) -> Iterator[PieceWriter]:
     """A video of one piece, with its sound: what is written becomes its frames."""
     piece = f"{path}.piece"
     with PieceWriter(piece, num_frames=num_frames, **size) as writer:
         yield writer
-    join([(piece, num_frames)], sound_path, path)
+    join([(piece, num_frames)], sound_path, path, language=language, tracks=tracks)
     os.remove(piece)
 
 

@@ -124,6 +124,11 @@ def test_limits_hold_for_every_file_of_a_row(preset: Preset, make_row: MakeRow, 
         ({"start_s": 100.0}, "speech_es_short.flac"),
         ({"end_s": 0.01}, "less than one video frame"),
         ({"separate_vocals": True}, "separator model"),
+        ({"language": "klingon"}, "'klingon' is no known language"),
+        ({"subtitles": "en=missing.srt"}, "missing.srt does not exist"),
+        ({"subtitles": f"en={__file__}"}, "is not subtitles that can be read"),
+        ({"audio_tracks": f"en={__file__}"}, "test_check.py is not sound"),
+        ({"audio_tracks": "en="}, "a file is missing"),
     ],
 )
 def test_bad_rows_say_row_file_and_remedy(
@@ -133,3 +138,36 @@ def test_bad_rows_say_row_file_and_remedy(
     assert (row["status"], row["error_kind"], row["stage"]) == ("failed", "bad_input", "check")
     assert row["error"].startswith(f"row 3 of {row['manifest']}: ")
     assert message in row["error"]
+
+
+SRT = "1\n00:00:00,200 --> 00:00:00,900\n{}\n"
+
+
+def test_language_and_tracks_are_part_of_the_identity_once_they_are_given(
+    check: Check, make_row: MakeRow, tmp_path: Path
+) -> None:
+    for name, word in (("a", "hello"), ("copy", "hello"), ("b", "bye")):
+        (tmp_path / f"{name}.srt").write_text(SRT.format(word))
+    write_tone(tmp_path / "tone.wav", duration_s=0.3)
+
+    def identity(**words: Any) -> str:
+        row = check(make_row(**words))
+        assert row["status"] == "ready", row["error"]
+        return row["content_id"]
+
+    first = identity(subtitles="en=a.srt", language="de")
+    assert identity(subtitles="eng=copy.srt", language="de-AT") == first
+    others: list[dict[str, Any]] = [
+        {},
+        {"language": "de"},
+        {"language": "de", "subtitles": "en=b.srt"},
+        {"language": "de", "subtitles": "fr=a.srt"},
+        {"language": "de", "subtitles": "en=a.srt", "audio_tracks": "en=tone.wav"},
+    ]
+    assert len({first, *(identity(**words) for words in others)}) == 6
+
+
+def test_tracks_obey_the_limits(preset: Preset, make_row: MakeRow, tmp_path: Path) -> None:
+    (tmp_path / "a.srt").write_text(SRT.format("hello"))
+    elsewhere = Limits(inputs=(str(Path(make_row()["audio"]).parent),))
+    assert "a.srt lies outside" in Check(preset, "/out", elsewhere)(make_row(subtitles="en=a.srt"))["error"]

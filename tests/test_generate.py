@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import av
 import pytest
 import torch
 
@@ -20,6 +21,7 @@ from stableavatar.errors import NetworkError
 from stableavatar.model.conditions import TextEncoder
 from stableavatar.presets import Preset
 from tests.avatars import NoiseAvatar, load_noise
+from tests.media import write_tone
 from tests.test_progress import Direct
 
 Prepared = Callable[..., dict[str, Any]]
@@ -91,6 +93,27 @@ def test_a_gpu_that_failed_ends_the_process(
 def test_the_same_row_gives_the_same_video(prepared: Prepared, preset: Preset, tmp_path: Path) -> None:
     made = [Generate(preset, load_noise, f"{tmp_path}/{night}")(prepared())["staged"] for night in "ab"]
     assert Path(made[0]).read_bytes() == Path(made[1]).read_bytes()
+
+
+def test_a_video_lies_in_the_folder_that_its_name_says(
+    prepared: Prepared, generate: Callable[..., dict[str, Any]], tmp_path: Path
+) -> None:
+    row = Measure()(generate(prepared(video_name="de/anna")))
+    assert row["status"] == "ready", row["error"]
+    assert [path.name for path in (tmp_path / "out" / "videos" / "de").iterdir()] == [Path(row["video"]).name]
+
+
+def test_the_tracks_of_a_row_are_in_its_video(
+    prepared: Prepared, generate: Callable[..., dict[str, Any]], tmp_path: Path
+) -> None:
+    (tmp_path / "a.srt").write_text("1\n00:00:00,100 --> 00:00:00,400\nhello\n")
+    write_tone(tmp_path / "tone.wav", duration_s=0.3)
+    words = {"language": "de-AT", "subtitles": "en=a.srt", "audio_tracks": "fr=tone.wav"}
+    row = Measure()(generate(prepared(**words)))
+    assert row["status"] == "ready", row["error"]
+    with av.open(row["video"]) as container:
+        found = [(stream.type, stream.metadata.get("language")) for stream in container.streams]
+    assert found == [("video", "und"), ("audio", "deu"), ("audio", "fra"), ("subtitle", "eng")]
 
 
 def test_a_failing_generator_leaves_no_video(

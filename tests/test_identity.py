@@ -2,7 +2,7 @@ import re
 
 import pytest
 
-from manifests.identity import MAX_SAFE_ID, content_id, default_id, file_stem, is_invisible
+from manifests.identity import MAX_SAFE_ID, content_id, default_id, file_stem, is_invisible, video_stem
 from manifests.read import parse_manifest
 
 CONTENT = content_id({"seed": 1})
@@ -99,3 +99,18 @@ def test_a_default_id_never_begins_as_a_formula_nor_hides_signs(name: str) -> No
     id = default_id({"portrait": f"faces/{name}.png", "audio": f"{name}.wav"})
     assert re.match(r"(cmd|rf|x|1|unknown)_", id)
     assert not any(map(is_invisible, id))
+
+
+def test_a_video_name_makes_folders_and_never_leaves_them() -> None:
+    assert video_stem("de/anna", CONTENT) == f"de/anna-{CONTENT[:16]}"
+    assert video_stem("anna", CONTENT) == file_stem("anna", CONTENT)
+    assert video_stem("/São Paulo//anna", CONTENT).startswith("Sao-Paulo-")
+    for name in ("../../x", "/etc/x", "a/../x", "./x", "a\\..\\x", "/", " / ", "..", "a/" * 127):
+        parts = video_stem(name, CONTENT).split("/")
+        assert all(re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", part) for part in parts), name
+        assert parts[-1].endswith(CONTENT[:16])
+
+
+def test_different_folders_never_share_a_name() -> None:
+    names = ["ä/x", "a/x", "ö/x", "../x", "./x", "x"]
+    assert len({video_stem(name, CONTENT) for name in names}) == len(names)

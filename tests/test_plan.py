@@ -104,9 +104,11 @@ def test_what_is_left_is_listed_as_a_manifest_of_the_same_rows(preset: Preset, t
     check = Check(preset, output)
     shutil.copy(EXAMPLES / "portrait_nasa.jpg", tmp_path / "face ü.png")
     shutil.copy(EXAMPLES / "speech_es_short.flac", tmp_path / "speech.flac")
+    (tmp_path / "a.srt").write_text("1\n00:00:00,200 --> 00:00:01,000\nhello\n")
     (given,) = plan.select_rows(
         plan.read_rows(
-            '{"portrait": "face ü.png", "audio": "speech.flac", "team": "blue"}'.encode(), f"{tmp_path}/a.jsonl"
+            '{"portrait": "face ü.png", "audio": "speech.flac", "subtitles": "en=a.srt", "team": "blue"}'.encode(),
+            f"{tmp_path}/a.jsonl",
         ),
         None,
         model="tiny",

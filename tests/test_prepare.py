@@ -1,13 +1,16 @@
+import pickle
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 
 from pipelines.check import Check
 from pipelines.prepare import Prepare
-from stableavatar.audio.decode import measure_sound
+from stableavatar.audio.decode import decode_speech, measure_sound
 from stableavatar.presets import Preset
+from tests.media import write_tone
 
 MakeRow = Callable[..., dict[str, Any]]
 
@@ -30,3 +33,32 @@ def test_a_file_that_changed_since_the_check_is_refused(make_row: MakeRow, prese
     failed = Prepare()(row)
     assert failed["error_kind"] == "bad_input"
     assert "a.flac has changed" in failed["error"]
+
+
+def test_tracks_are_as_long_as_the_video_and_not_cut_like_the_sound(
+    make_row: MakeRow, preset: Preset, tmp_path: Path
+) -> None:
+    write_tone(tmp_path / "tone.wav", duration_s=0.3)
+    (tmp_path / "a.srt").write_text("1\n00:00:00,200 --> 00:00:09,000\nhello\n")
+    words = {"audio_tracks": "fr=tone.wav", "subtitles": "en=a.srt", "start_s": 1.0, "end_s": 2.0}
+    row = Prepare()(Check(preset, "/out")(make_row(**words)))
+    assert row["status"] == "ready", row["error"]
+    sound, srt = pickle.loads(row["track_files"])
+    assert srt.decode().strip() == "1\n00:00:00,200 --> 00:00:01,000\nhello"
+    (tmp_path / "sound.m4a").write_bytes(sound)
+    heard = decode_speech(f"{tmp_path}/sound.m4a")
+    assert len(heard) / 16_000 == pytest.approx(1.0, abs=0.03)
+    assert np.abs(heard[800:4000]).mean() > 0.1
+    assert np.abs(heard[6400:]).max() < 0.01
+
+
+@pytest.mark.parametrize("name", ["tone.wav", "a.srt"])
+def test_a_track_that_changed_since_the_check_is_refused(
+    make_row: MakeRow, preset: Preset, tmp_path: Path, name: str
+) -> None:
+    write_tone(tmp_path / "tone.wav", duration_s=0.3)
+    (tmp_path / "a.srt").write_text("1\n00:00:00,200 --> 00:00:09,000\nhello\n")
+    row = Check(preset, "/out")(make_row(audio_tracks="fr=tone.wav", subtitles="en=a.srt"))
+    with (tmp_path / name).open("ab") as file:
+        file.write(b"\n")
+    assert f"{name} has changed" in Prepare()(row)["error"]

@@ -1,3 +1,4 @@
+import os
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -148,6 +149,41 @@ def test_what_another_manifest_said_of_an_id_is_kept(make_row: MakeRow, output: 
     write(fail(make_row(manifest="other.jsonl"), "check", "bad_input", "no"))
     write(make_row(content_id="c" * 32))
     assert results.read_results(output).num_rows == 2
+
+
+def test_videos_in_folders_are_found(make_row: MakeRow, output: str) -> None:
+    row = make_row(id="a", content_id="c" * 32, video_name="de/anna")
+    results.WriteResult(output, NO_COLUMNS)(row)
+    assert results.video_uri(output, row) == f"{output}/videos/de/anna-cccccccccccccccc.mp4"
+    assert results.split_finished([row], results.read_results(output), output)[0] == [row]
+    storage.write(b"film", results.video_uri(output, row))
+    assert results.split_finished([row], results.read_results(output), output)[1] == [row]
+
+
+def test_a_video_that_gets_another_name_is_copied_and_one_that_two_rows_share_is_made_once(
+    make_row: MakeRow, output: str
+) -> None:
+    done = make_row(id="a", content_id="c" * 32, video_name="de/anna")
+    results.WriteResult(output, NO_COLUMNS)(done)
+    rows = [
+        {**done, "video_name": "fr/anna"},
+        {**done, "id": "b"},
+        make_row(id="c", content_id="d" * 32, video_name="x"),
+        make_row(id="d", content_id="d" * 32, video_name="x"),
+    ]
+    twins = [row["twin"] for row in results.with_twins([done, *rows], results.read_results(output), output)]
+    shared = results.video_uri(output, rows[2])
+    assert twins == ["", *[results.video_uri(output, done)] * 2, "", shared]
+
+
+def test_what_killed_runs_left_in_the_folders_of_videos_is_removed(make_row: MakeRow, tmp_path: Path) -> None:
+    row = make_row(id="a", content_id="c" * 32, video_name="de/anna")
+    part = tmp_path / "videos" / "de" / ".0.part"
+    part.parent.mkdir(parents=True)
+    part.touch()
+    os.utime(part, (0, 0))
+    results.clean_up(str(tmp_path), iter([row]))
+    assert not part.exists()
 
 
 def states(output: str) -> list[tuple[str, int, str]]:

@@ -100,6 +100,13 @@ def test_folders_are_listed_and_removed_with_all_that_is_in_them(base: str) -> N
     assert storage.folders_in(f"{base}/nothing") == []
 
 
+def test_names_of_files_in_a_folder_and_within(base: str) -> None:
+    for name in ("videos/b.mp4", "videos/de/a b.mp4", "videos/de/x/c.mp4", "videos-1/d.mp4"):
+        storage.write(b"x", f"{base}/{name}")
+    assert storage.names_under(f"{base}/videos") == ["b.mp4", "de/a b.mp4", "de/x/c.mp4"]
+    assert storage.names_under(f"{base}/nothing") == []
+
+
 @pytest.mark.parametrize("uri", ["s3://bucket", "s3://bucket/", "/"])
 def test_a_whole_store_is_not_removed(uri: str) -> None:
     with pytest.raises(ValueError, match="not a folder to be removed"):

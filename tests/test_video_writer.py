@@ -3,6 +3,7 @@ import re
 import subprocess
 import wave
 from pathlib import Path
+from typing import Any
 
 import av
 import imageio_ffmpeg
@@ -11,10 +12,12 @@ import pytest
 
 from stableavatar.audio.decode import encode_sound
 from stableavatar.errors import BrokenVideo, StorageError
+from stableavatar.subtitles import read_subtitles
+from stableavatar.tracks import SOUND, SUBTITLES, Track
 from stableavatar.units import FPS
 from stableavatar.video.quality import check_contract, measure_video
 from stableavatar.video.writer import PieceWriter, is_piece, join
-from tests.media import video_writer
+from tests.media import video_writer, write_tone
 
 SIZE = 64  # pixels a side
 RATE = 48_000
@@ -256,3 +259,79 @@ def test_our_memory_stays_flat(tmp_path: Path) -> None:
         tracks[num_frames] = write_sound(tmp_path / str(num_frames), num_frames, rate=8_000)[1]
     few, many = (peak_kib(tmp_path / "a.mp4", num_frames, track) for num_frames, track in tracks.items())
     assert many - few < 8 * 1024  # of 12 MB of frames
+
+
+def write_tracks(folder: Path, num_frames: int) -> list[Track]:
+    """Two tones of 440 and 880 Hz, of other lengths than the video, and subtitles in two languages."""
+    tracks = []
+    for language, frequency_hz, seconds in (("fra", 440.0, 0.5), ("spa", 880.0, 9.0)):
+        write_tone(folder / "tone.wav", duration_s=seconds, frequency_hz=frequency_hz, sample_rate=44_100)
+        path = str(folder / f"{language}.m4a")
+        encode_sound(str(folder / "tone.wav"), path, duration_s=num_frames / FPS)
+        tracks.append(Track(kind=SOUND, language=language, path=path))
+    for language, word in (("eng", "two"), ("", "zwei")):
+        (folder / "a.srt").write_text(
+            f"1\n00:00:00,500 --> 00:00:01,000\n<i>one</i>\n\n2\n00:00:01,500 --> 00:00:09,000\n{word}\n"
+        )
+        srt = folder / f"{word}.srt"
+        srt.write_bytes(read_subtitles(str(folder / "a.srt"), duration_s=num_frames / FPS))
+        tracks.append(Track(kind=SUBTITLES, language=language, path=str(srt)))
+    return tracks
+
+
+def write_with_tracks(path: Path, num_frames: int) -> None:
+    _, sound = write_sound(path.parent, num_frames)
+    tracks = write_tracks(path.parent, num_frames)
+    frames_VHWC = np.random.default_rng(2).integers(0, 256, (num_frames, SIZE, SIZE, 3), np.uint8)
+    size = {"width": SIZE, "height": SIZE, "num_frames": num_frames}
+    with video_writer(str(path), sound_path=sound, language="deu", tracks=tracks, **size) as writer:
+        writer.write(frames_VHWC)
+
+
+def loudest_hz(container: Any, number: int) -> float:
+    """Frequency of the first half second of a sound."""
+    frames = [frame.to_ndarray()[0] for frame in container.decode(audio=number)]
+    sound = np.concatenate(frames)[2000:20_000]
+    return float(np.abs(np.fft.rfft(sound * np.hanning(len(sound)))).argmax() * 44_100 / len(sound))
+
+
+def test_players_find_every_track_with_its_language(tmp_path: Path) -> None:
+    write_with_tracks(tmp_path / "a.mp4", 75)
+    with av.open(f"{tmp_path}/a.mp4") as container:
+        found = [(s.type, s.metadata.get("language"), s.codec_context.name) for s in container.streams]
+        default = [bool(s.disposition & av.stream.Disposition.default) for s in container.streams.audio]
+        lengths_s = [float((s.duration or 0) * (s.time_base or 0)) for s in container.streams.audio]
+        assert container.streams.best("audio") == container.streams.audio[0]
+    assert found == [
+        ("video", "und", "h264"),
+        ("audio", "deu", "aac"),
+        ("audio", "fra", "aac"),
+        ("audio", "spa", "aac"),
+        ("subtitle", "eng", "mov_text"),
+        ("subtitle", "und", "mov_text"),
+    ]
+    assert default == [True, False, False]
+    assert lengths_s == pytest.approx([3.0] * 3, abs=0.03)
+    for number, frequency_hz in ((1, 440), (2, 880)):
+        with av.open(f"{tmp_path}/a.mp4") as container:
+            assert loudest_hz(container, number) == pytest.approx(frequency_hz, abs=5)
+
+
+def test_subtitles_are_shown_at_their_time_and_end_with_the_video(tmp_path: Path) -> None:
+    write_with_tracks(tmp_path / "a.mp4", 75)
+    with av.open(f"{tmp_path}/a.mp4") as container:
+        packets = [p for p in container.demux(subtitles=0) if p.size > 2]  # an empty one is a pause
+        shown = [
+            (float((p.pts or 0) * p.time_base), float((p.duration or 0) * p.time_base), bytes(p)[2:]) for p in packets
+        ]
+        assert container.duration is not None
+        assert container.duration / 1e6 == pytest.approx(3.0, abs=0.04)
+    assert [(start_s, length_s) for start_s, length_s, _ in shown] == [(0.5, 0.5), (1.5, 1.5)]
+    assert shown[0][2].startswith(b"one") and shown[1][2] == b"two"
+
+
+def test_a_video_with_tracks_keeps_the_contract_and_is_reproducible(tmp_path: Path) -> None:
+    for name in "ab":
+        write_with_tracks(tmp_path / f"{name}.mp4", 75)
+    check_contract(measure_video(f"{tmp_path}/a.mp4"), num_frames=75, width=SIZE, height=SIZE)
+    assert (tmp_path / "a.mp4").read_bytes() == (tmp_path / "b.mp4").read_bytes()

@@ -13,7 +13,8 @@ import imageio_ffmpeg
 import numpy as np
 
 from stableavatar.errors import BrokenVideo, StorageError
-from stableavatar.ffmpeg import SAFE_INPUT, Ffmpeg, FfmpegError, local
+from stableavatar.ffmpeg import SAFE_INPUT, SUBTITLES_INPUT, Ffmpeg, FfmpegError, local
+from stableavatar.tracks import SOUND, SUBTITLES, Track
 from stableavatar.units import FPS
 
 CRF = 18  # visually lossless
@@ -132,10 +133,13 @@ def is_piece(path: str, *, num_frames: int, origin: str) -> bool:
         return False
 
 
-def join(pieces: Sequence[tuple[str, int]], sound_path: str, path: str) -> None:
+def join(
+    pieces: Sequence[tuple[str, int]], sound_path: str, path: str, *, language: str = "", tracks: Sequence[Track] = ()
+) -> None:
     """Make a video of pieces, each with its number of frames, and their sound. Nothing is encoded again.
 
-    `sound_path` is an m4a of exactly the video's length (`encode_sound`), which is copied as it is.
+    `sound_path` is an m4a of exactly the video's length (`encode_sound`), which is copied as it is. So are the sounds
+    among the further `tracks`, of which players offer a choice; the first sound, in this `language`, is what they play.
 
     Raises:
         StorageError: ffmpeg could not do it. No file is left.
@@ -145,11 +149,15 @@ def join(pieces: Sequence[tuple[str, int]], sound_path: str, path: str) -> None:
     )
     # A piece of one or two frames holds back fewer than others do: decoding times are counted anew over all pieces.
     counted = f"setts=pts=PTS:dts=(N-{HELD_BACK})/{FPS}/TB"
+    sounds = [Track(kind=SOUND, language=language, path=sound_path), *(t for t in tracks if t.kind == SOUND)]
+    subtitles = [track for track in tracks if track.kind == SUBTITLES]
     output = ffmpeg.output(
         picture.video,
-        ffmpeg.input(local(sound_path), **SAFE_INPUT).audio,
+        *(ffmpeg.input(local(sound.path), **SAFE_INPUT).audio for sound in sounds),
+        *(ffmpeg.input(local(track.path), **SUBTITLES_INPUT)["s"] for track in subtitles),
         local(path),
-        format="mp4", movflags="+faststart", codec="copy", **{"r:v": FPS, "bsf:v": counted}, **_REPRODUCIBLE,
+        format="mp4", movflags="+faststart", **{"c:v": "copy", "c:a": "copy", "r:v": FPS, "bsf:v": counted},
+        **_labels(sounds, subtitles), **_REPRODUCIBLE,
     )  # fmt: skip
     process, finished = Ffmpeg(output, stdin=True), False
     try:
@@ -163,6 +171,18 @@ def join(pieces: Sequence[tuple[str, int]], sound_path: str, path: str) -> None:
         process.kill()
         if not finished and os.path.exists(path):
             os.remove(path)
+
+
+def _labels(sounds: Sequence[Track], subtitles: Sequence[Track]) -> dict[str, str]:
+    """ffmpeg's options that say what each sound and each subtitle is. A single sound of unknown language: none."""
+    labels = {"c:s": "mov_text"} if subtitles else {}
+    for letter, tracks in (("a", sounds), ("s", subtitles)):
+        for number, track in enumerate(tracks):
+            if track.language:
+                labels[f"metadata:s:{letter}:{number}"] = f"language={track.language}"
+            if len(sounds) > 1 and letter == "a":
+                labels[f"disposition:a:{number}"] = "0" if number else "default"
+    return labels
 
 
 @cache
