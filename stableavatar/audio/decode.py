@@ -3,7 +3,7 @@
 import wave
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import ffmpeg
@@ -71,10 +71,13 @@ def decode_speech(path: str, span: Span = Span()) -> np.ndarray:
     """
     source = open_source(path, span.stream)
     with metered(_speech(source, span)) as (sound, shown):
-        found = list(_checked(source, span, SPEECH_RATE, _decoded(source, sound)))
+        samples = bytearray()
+        for chunk in shaped(_checked(source, span, SPEECH_RATE, _decoded(source, sound)), span, SPEECH_RATE):
+            samples += chunk.tobytes()
         loudness = shown()
-    speech = np.concatenate(list(shaped(found, span, SPEECH_RATE)))[:, 0]
-    return np.clip(speech * _speech_gain(loudness, speech), -1.0, 1.0)
+    speech = np.frombuffer(samples, dtype="<f4")
+    speech *= _speech_gain(loudness, speech)
+    return np.clip(speech, -1.0, 1.0, out=speech)
 
 
 def extract_speech(path: str, out_path: str, span: Span = Span()) -> None:
@@ -110,7 +113,8 @@ def encode_sound(
             gain = gain_to(loudness, measure_loudness(sound_of(source, span.start_s, end_s)), path)
     sound = sound_of(source, span.start_s, end_s + FADE_S)
     sound = sound.filter("aresample", rate, resampler="soxr", precision=28, osf="flt")
-    chunks = _checked(source, span, rate, _decoded(source, sound, *_SAME_EVERYWHERE, channels=source.channels))
+    chunks = _decoded(source, sound, *_SAME_EVERYWHERE, channels=source.channels)
+    chunks = _checked(source, replace(span, end_s=end_s), rate, chunks)
     num_samples = round(duration_s * rate)
     shape = shaped(chunks, span, rate, channels=source.channels, num_samples=num_samples)
     _write_aac((chunk * np.float32(gain) for chunk in shape), out_path, source, rate)
@@ -143,7 +147,7 @@ def _speech(source: Source, span: Span) -> Any:
 def _speech_gain(loudness: Loudness, speech: np.ndarray) -> float:
     if loudness.integrated <= SILENCE_LUFS:
         return 1.0
-    return min(10 ** ((SPEECH_LUFS - loudness.integrated) / 20), 1 / float(np.abs(speech).max()))
+    return min(10 ** ((SPEECH_LUFS - loudness.integrated) / 20), 1 / float(max(speech.max(), -speech.min())))
 
 
 def _decoded(source: Source, sound: Any, *options: str, channels: int = 1) -> Iterator[np.ndarray]:

@@ -52,8 +52,7 @@ def _faded(
     for chunk in chunks:
         held = np.concatenate([held, chunk]) if len(held) else chunk
         if most is not None and start + len(held) > most + ROUNDING:
-            is_cut_after = True
-            break
+            is_cut_after, held = True, held[: most + ROUNDING - start]
         num_sure = len(held) - num_faded - ROUNDING
         if num_sure > num_faded:  # so the first piece holds the whole rise
             yield _risen(held[:num_sure], start, rise, is_cut_before)
