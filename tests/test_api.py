@@ -1,4 +1,5 @@
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -26,7 +27,14 @@ def test_one_video_by_one_call(model: StableAvatar, tmp_path: Path) -> None:
     assert report.num_windows == 1
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out.mp4", "speech.wav"]
     first = output.read_bytes()
-    spoken = {"start_s": 0.1, "end_s": 0.4, "pad_before_s": 0.1, "pad_after_s": 0.1, "audio_stream": 0, "loudness": -20}
+    spoken: dict[str, Any] = {
+        "start_s": 0.1,
+        "end_s": 0.4,
+        "pad_before_s": 0.1,
+        "pad_after_s": 0.1,
+        "audio_stream": 0,
+        "loudness": -20,
+    }
     model.generate(FACE, str(speech), str(output), width=96, height=160, **spoken, **short)
     check_contract(measure_video(str(output)), num_frames=12, width=96, height=160)
     assert output.read_bytes() != first

@@ -118,6 +118,15 @@ def test_sound_that_starts_after_its_video_is_preceded_by_silence(wav: str, tmp_
     assert abs(len(speech) - round(measure_sound(path).duration_s * SPEECH_RATE)) <= 2
 
 
+def test_an_edit_list_may_let_a_sound_start_later(wav: str, tmp_path: Path) -> None:
+    late = ffmpeg.input(wav, itsoffset=0.5)
+    whole = convert(late, to=tmp_path / "late.m4a")
+    assert onset_s(decode_speech(whole)) == pytest.approx(0.5 + BEEP_S, abs=0.002)
+    live = convert(late, to=tmp_path / "live.mp4", movflags="frag_keyframe+empty_moov+default_base_moof+frag_discont")
+    assert onset_s(decode_speech(live)) == pytest.approx(BEEP_S, abs=0.03)
+    assert onset_s(decode_speech(convert(late, to=tmp_path / "late.mka"))) == pytest.approx(BEEP_S, abs=0.03)
+
+
 def test_a_cover_picture_is_not_a_video(wav: str, tmp_path: Path) -> None:
     convert(ffmpeg.input("color=red:size=64x64", format="lavfi"), to=tmp_path / "cover.jpg", **{"frames:v": 1})
     cover = ffmpeg.input(str(tmp_path / "cover.jpg"))

@@ -77,7 +77,7 @@ def _probe(path: str, container: Any, wanted: str) -> Source:
             f"{path} has a sample rate of {first.sample_rate} Hz; from {MIN_RATE} to {MAX_RATE} can be read. {REMEDY}"
         )
     sound_s = first.time or 0.0
-    zero_s = min([sound_s, *_film_starts(container)])
+    zero_s = min([sound_s, *_film_starts(container), *_own_zero(path, container)])
     return Source(
         path=path,
         index=stream.index,
@@ -86,7 +86,7 @@ def _probe(path: str, container: Any, wanted: str) -> Source:
         layout=_layout(first.layout),
         codec=stream.codec_context.name,
         delay=round((sound_s - zero_s) * first.sample_rate),
-        declared_s=_declared_s(path, container, stream, sound_s - zero_s),
+        declared_s=_declared_s(path, container, stream, sound_s, zero_s),
     )
 
 
@@ -130,15 +130,39 @@ def _film_starts(container: Any) -> list[float]:
     return [float(s.start_time * s.time_base) for s in films if s.start_time is not None]
 
 
-def _declared_s(path: str, container: Any, stream: Any, delay_s: float) -> float | None:
+def _own_zero(path: str, container: Any) -> list[float]:
+    """The zero of an mp4's own time line, where an edit list may let everything start later.
+
+    Pieces of a live film count from when that began, so of those it is not meant.
+    """
+    if "mov" not in container.format.name.split(","):
+        return []
+    with open(path, "rb") as file:
+        position, kind = 0, b"ftyp"
+        while kind != b"moof":
+            file.seek(position)
+            header = file.read(16)
+            if len(header) < 8:
+                return [0.0]
+            size, kind = struct.unpack_from(">I4s", header)
+            if size == 1 and len(header) == 16:  # then the true size follows
+                (size,) = struct.unpack_from(">Q", header, 8)
+            if size < 8:  # to the end of the file
+                return [0.0]
+            position += size
+    return []
+
+
+def _declared_s(path: str, container: Any, stream: Any, sound_s: float, zero_s: float) -> float | None:
     formats = set(container.format.name.split(","))
     if "wav" in formats:  # ffmpeg believes the size of the file, not the header
         return _declared_in_wav(path)
     if "matroska" in formats:
         hours, minutes, seconds = stream.metadata.get("DURATION", "0:0:0").split(":")
-        return int(hours) * 3600 + int(minutes) * 60 + float(seconds) or None
+        end_s = int(hours) * 3600 + int(minutes) * 60 + float(seconds)
+        return end_s - zero_s if end_s else None
     exact = _EXACT_FORMATS & formats
-    return delay_s + float(stream.duration * stream.time_base) if exact and stream.duration else None
+    return sound_s - zero_s + float(stream.duration * stream.time_base) if exact and stream.duration else None
 
 
 def _declared_in_wav(path: str) -> float | None:
