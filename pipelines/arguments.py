@@ -16,6 +16,7 @@ from manifests.redact import HIDDEN
 from manifests.schema import MANIFEST
 from pipelines import storage
 from pipelines.checkpoint import EVERY_S
+from stableavatar.audio.span import Span
 from stableavatar.checkpoints.layout import VARIANTS
 from stableavatar.choices import BACKENDS, CHOICES, MODES
 from stableavatar.errors import KINDS, BadInput
@@ -89,6 +90,12 @@ def parser() -> argparse.ArgumentParser:
     to_safetensors.add_argument("out", metavar="OUT", help="may be DIR itself")
     to_safetensors.set_defaults(command="convert")
 
+    extract = commands.add_parser("extract-audio", parents=[span_options()], help="sound as 16 kHz mono WAV")
+    extract.add_argument("source", metavar="SRC", help="sound or video; path or URI")
+    extract.add_argument("out", metavar="OUT.wav", help="path or URI")
+    extract.add_argument("--force", action="store_true", help="replace OUT.wav if it is there")
+    extract.set_defaults(command="extract-audio")
+
     status = commands.add_parser("status", help="how far an output is")
     status.add_argument("output", metavar="OUTPUT", help="folder or URI given to render")
     status.add_argument("--json", action="store_true", help="for machines")
@@ -148,6 +155,22 @@ def manifest_options() -> Parser:
     options.add_argument("--attention", choices=("auto", *BACKENDS), default="auto", help="attention kernel")
     options.add_argument("--limit", type=positive, metavar="N", help="only the first N rows of the manifest")
     return options
+
+
+def span_options() -> Parser:
+    """Which part of a sound."""
+    options = Parser(add_help=False)
+    options.add_argument(
+        "--audio-stream", default="", metavar="STREAM", help="number of the sound, from 0, or language"
+    )
+    options.add_argument("--start-s", type=seconds, default=0.0, metavar="N", help="where to start, seconds")
+    options.add_argument("--end-s", type=seconds, metavar="N", help="where to stop, seconds")
+    return options
+
+
+def chosen_span(args: argparse.Namespace) -> Span:
+    """The part of a sound that the options ask for. Raises BadInput."""
+    return Span(start_s=args.start_s, end_s=args.end_s, stream=args.audio_stream)
 
 
 def limit_options() -> Parser:
@@ -279,6 +302,11 @@ def _in_future(time: datetime) -> datetime:
     if time <= datetime.now().astimezone():
         raise argparse.ArgumentTypeError(f"{time:%Y-%m-%d %H:%M} has passed; give a time that is to come")
     return time
+
+
+def seconds(text: str) -> float:
+    """A number from 0."""
+    return 0.0 if text.strip() in ("0", "0.0") else amount(text)
 
 
 def positive(text: str) -> int:

@@ -8,7 +8,6 @@ from manifests.identity import content_id
 from pipelines import cache, inputs, results
 from pipelines.stage import Row, Stage
 from stableavatar.audio.decode import measure_sound
-from stableavatar.audio.span import Span
 from stableavatar.errors import BadInput
 from stableavatar.limits import Limits
 from stableavatar.model.dit import StableAvatarTransformer
@@ -24,9 +23,14 @@ from stableavatar.units import FPS, frames_in
 from stableavatar.video.portrait import check_portrait, choose_size
 
 # Raise this when the same row and weights begin to give other pixels or sound: every row gets a new identity.
-RENDERER_VERSION = 2
+RENDERER_VERSION = 3
 
-SETTINGS = (*(name for name in CHOICES if name != "lora"), "width", "height", "start_s", "end_s", "separate_vocals")
+# Part of a row's identity; OPTIONAL only where it is set, so that other rows keep theirs when a new one is added.
+OPTIONAL = ("loudness", "audio_stream", "pad_before_s", "pad_after_s")
+SETTINGS = (
+    *(name for name in CHOICES if name not in ("lora", *OPTIONAL)),
+    *("width", "height", "start_s", "end_s", "separate_vocals"),
+)
 
 
 class Check(Stage):
@@ -67,7 +71,7 @@ class Check(Stage):
     def _sound(self, row: Row) -> Row:
         uri = inputs.locate(row["audio"], row["manifest"], self.limits)
         with inputs.fetched(uri, self.limits) as path:
-            sound = measure_sound(path, Span(start_s=row["start_s"], end_s=row["end_s"]), limits=self.limits)
+            sound = measure_sound(path, inputs.span_of(row), limits=self.limits)
             sha256 = cache.sha256_of(path)
         num_frames = frames_in(sound.duration_s)
         if num_frames == 0:
@@ -135,7 +139,7 @@ def refuse_vocals(row: Row, preset: Preset) -> None:
 
 def identity(row: Row, preset: Preset) -> str:
     """The row's content id: a hash of everything that changes its pixels or its sound."""
-    settings = {name: row[name] for name in SETTINGS}
+    settings = {name: row[name] for name in SETTINGS} | {name: row[name] for name in OPTIONAL if row[name]}
     files = {name: row[name] for name in ("portrait_sha256", "audio_sha256")}
     files["loras"] = [(lora["sha256"], lora["config"], lora["weight"]) for lora in json.loads(row["loras"])]
     if language := language_of(row):

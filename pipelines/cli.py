@@ -10,7 +10,7 @@ from rich.markup import escape
 
 from manifests.schema import ManifestError
 from pipelines import plan, results, storage, tables
-from pipelines.arguments import chosen_limits, chosen_preset, common_cells, noted, parser, repeated
+from pipelines.arguments import chosen_limits, chosen_preset, chosen_span, common_cells, noted, parser, repeated
 from pipelines.checkpoint import EVERY_S
 from pipelines.stage import Row, start_logging
 from pipelines.status import read_status
@@ -202,6 +202,15 @@ def run_convert(args: argparse.Namespace) -> int:
     return ALL_FINE
 
 
+def run_extract_audio(args: argparse.Namespace) -> int:
+    """Write the sound of a medium as 16 kHz mono WAV."""
+    from pipelines.extract import extract_audio
+
+    extract_audio(args.source, args.out, chosen_span(args), force=args.force)
+    console.print(args.out, soft_wrap=True, markup=False)
+    return ALL_FINE
+
+
 COMMANDS = {
     "render": run_render,
     "retry": run_retry,
@@ -211,6 +220,7 @@ COMMANDS = {
     "download": run_download,
     "inspect": run_inspect,
     "convert": run_convert,
+    "extract-audio": run_extract_audio,
 }
 
 if __name__ == "__main__":

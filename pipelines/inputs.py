@@ -9,6 +9,8 @@ from urllib.parse import unquote
 
 from manifests.read import resolve
 from pipelines import cache, storage
+from pipelines.stage import Row
+from stableavatar.audio.span import Span
 from stableavatar.errors import BadInput
 from stableavatar.limits import Limits
 
@@ -30,6 +32,17 @@ def locate(reference: str, manifest: str, limits: Limits) -> str:
     local = [os.path.realpath(found) for prefix in limits.inputs if (found := storage.local_path(prefix))]
     _check_prefix(uri, real, local, limits)
     return real if limits.inputs else uri
+
+
+def span_of(row: Row) -> Span:
+    """The part of its sound that a row uses."""
+    return Span(
+        start_s=row["start_s"] or 0.0,
+        end_s=row["end_s"],
+        stream=row["audio_stream"] or "",
+        pad_before_s=row["pad_before_s"] or 0.0,
+        pad_after_s=row["pad_after_s"] or 0.0,
+    )
 
 
 @contextmanager

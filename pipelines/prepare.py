@@ -9,7 +9,6 @@ from pathlib import Path
 from pipelines import cache, inputs, scratch
 from pipelines.stage import Row, Stage
 from stableavatar.audio.decode import decode_speech, encode_sound
-from stableavatar.audio.span import Span
 from stableavatar.errors import BadInput
 from stableavatar.limits import Limits
 from stableavatar.subtitles import read_subtitles
@@ -51,9 +50,10 @@ class Prepare(Stage):
         uri = inputs.locate(row["audio"], row["manifest"], self.limits)
         with inputs.fetched(uri, self.limits) as path, scratch.folder() as folder:
             check_unchanged(path, uri, row["audio_sha256"])
-            speech = decode_speech(path, Span(start_s=row["start_s"], end_s=row["end_s"]))
+            span = inputs.span_of(row)
+            speech = decode_speech(path, span)
             sound_path = os.path.join(folder, "sound.m4a")
-            encode_sound(path, sound_path, Span(start_s=row["start_s"]), duration_s=row["num_frames"] / FPS)
+            encode_sound(path, sound_path, span, duration_s=row["num_frames"] / FPS, loudness=row["loudness"])
             return {"speech": speech, "sound": Path(sound_path).read_bytes()}
 
     def _tracks(self, row: Row) -> bytes:

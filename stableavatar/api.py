@@ -43,6 +43,9 @@ class StableAvatar:
         height: int | None = None,
         start_s: float = 0.0,
         end_s: float | None = None,
+        audio_stream: str | int = "",
+        pad_before_s: float = 0.0,
+        pad_after_s: float = 0.0,
         **choices: Any,
     ) -> VideoReport:
         """Make one talking video.
@@ -55,6 +58,9 @@ class StableAvatar:
             height: pixels.
             start_s: where to start in the sound.
             end_s: where to stop; by default its end.
+            audio_stream: which sound of a file that has several: its number, from 0, or its language.
+            pad_before_s: seconds of silence before the sound.
+            pad_after_s: seconds of silence after it.
             choices: `prompt`, `seed`, `num_steps`, ...: see `stableavatar.settings.CHOICES`.
 
         Raises:
@@ -68,15 +74,17 @@ class StableAvatar:
         settings = with_defaults({**choices, "width": width, "height": height}, self.preset)
         check_settings(settings, self.preset)
         size = (width, height) if width and height else choose_size(check_portrait(portrait), self.preset.sizes)
-        num_frames = frames_in(measure_sound(audio, Span(start_s=start_s, end_s=end_s)).duration_s)
+        silence = {"pad_before_s": pad_before_s, "pad_after_s": pad_after_s}
+        span = Span(start_s=start_s, end_s=end_s, stream=str(audio_stream), **silence)
+        num_frames = frames_in(measure_sound(audio, span).duration_s)
         if num_frames == 0:
             raise BadInput(f"{audio} is shorter than one video frame ({1 / FPS} s). Give a longer sound or span.")
         with tempfile.TemporaryDirectory(prefix=".stableavatar-", dir=os.path.dirname(output) or ".") as folder:
             sound, video = os.path.join(folder, "sound.m4a"), os.path.join(folder, "video.mp4")
-            encode_sound(audio, sound, Span(start_s=start_s), duration_s=num_frames / FPS)
+            encode_sound(audio, sound, span, duration_s=num_frames / FPS, loudness=settings["loudness"])
             request = VideoRequest(
                 portrait_HWC=load_portrait(portrait, *size),
-                speech=decode_speech(audio, Span(start_s=start_s, end_s=end_s)),
+                speech=decode_speech(audio, span),
                 sound_path=sound,
                 num_frames=num_frames,
                 width=size[0],

@@ -19,7 +19,7 @@ from transformers import CLIPVisionModel, Wav2Vec2Model
 from stableavatar.checkpoint import Checkpoint, NoCheckpoint
 from stableavatar.errors import OutOfMemory
 from stableavatar.model.attention import set_attention
-from stableavatar.model.conditions import audio_network, embed_image, embed_speech, image_network
+from stableavatar.model.conditions import PAUSE_RMS, audio_network, embed_image, embed_speech, image_network
 from stableavatar.model.dit import StableAvatarTransformer
 from stableavatar.model.lora import Lora, lora_applied, read_lora
 from stableavatar.model.memory import Memory, choose_mode, free_bytes
@@ -255,11 +255,12 @@ class Avatar:
     def _conditions(self, request: VideoRequest, plan: Plan) -> Conditions:
         prompts = [torch.from_numpy(np.array(e)) for e in (request.prompt_embeds, request.negative_prompt_embeds)]
         portrait_BCFHW, image_BIE = self._portrait(request.portrait_HWC, plan.window_latents)
+        least_rms = 0.0 if request.sampling.mode == "reference" else PAUSE_RMS
         return Conditions(
             portrait_BCFHW=portrait_BCFHW,
             image_BIE=image_BIE,
             text_BTE=torch.nn.utils.rnn.pad_sequence(prompts, batch_first=True).to(self.device),
-            audio=[embed_speech(self.audio_encoder, speech) for speech in plan.cut_speech(request.speech)],
+            audio=[embed_speech(self.audio_encoder, speech, least_rms) for speech in plan.cut_speech(request.speech)],
         )
 
     def _portrait(self, portrait_HWC: np.ndarray, window_latents: int) -> tuple[Tensor, Tensor]:

@@ -17,6 +17,7 @@ CHOICES = (
     "scheduler",
     "guidance",
     "lora",
+    "loudness",
 )
 
 MODES = ("full", "model_offload", "group_offload", "fp8", "fp8_group_offload")  # of memory

@@ -63,6 +63,7 @@ class Preset:
     scheduler: str = "euler"
     guidance: str = "separate"
     lora: str = ""  # files with weights, see `model.lora.parse_loras`
+    loudness: float | None = None  # LUFS of the sound track; None: as it is
     seed: int = 42
     prompt: str = "A person is talking to the camera."
     negative_prompt: str = "blurry, distorted, static, worst quality"

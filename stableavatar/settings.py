@@ -11,6 +11,7 @@ from stableavatar.sampling.scales import parse_scale
 from stableavatar.sampling.settings import Sampling
 
 LEAST = {"seed": 0, "num_steps": 1, "overlap": 0, "window_latents": 2}
+LOUDNESS = (-70.0, -5.0)  # LUFS
 
 
 def with_defaults(values: Mapping[str, Any], preset: Preset) -> dict[str, Any]:
@@ -40,6 +41,9 @@ def check_settings(values: Mapping[str, Any], preset: Preset) -> None:
             f"overlap is {values['overlap']} latent frames, but a window has {values['window_latents']}. "
             f"Use at most {values['window_latents'] - 1}."
         )
+    loudness = values["loudness"]
+    if loudness is not None and not (isinstance(loudness, int | float) and LOUDNESS[0] <= loudness <= LOUDNESS[1]):
+        raise BadInput(f"loudness is {loudness!r}. Give LUFS from {LOUDNESS[0]:g} to {LOUDNESS[1]:g}, such as -16.")
     try:
         sampling_arguments(values)
         parse_loras(values["lora"])

@@ -35,6 +35,11 @@ def test_a_span_shortens(check: Check, make_row: MakeRow) -> None:
     assert check(make_row(start_s=0.5, end_s=1.5))["num_frames"] == 25
 
 
+def test_silence_lengthens(check: Check, make_row: MakeRow) -> None:
+    row = check(make_row(start_s=0.5, end_s=1.5, pad_before_s=0.4, pad_after_s=0.2))
+    assert (row["num_frames"], row["duration_s"]) == (40, 1.6)
+
+
 def test_relative_paths_start_at_the_manifest(check: Check, make_row: MakeRow, tmp_path: Path) -> None:
     write_tone(tmp_path / "tone.wav", duration_s=1.0)
     assert check(make_row(audio="tone.wav"))["num_frames"] == 25
@@ -46,6 +51,7 @@ def test_identity_is_content_and_settings_alone(check: Check, make_row: MakeRow,
     copy.write_bytes(Path(row["audio"]).read_bytes())
     same = make_row(audio=str(copy), row_number=9, manifest="/b.csv", prompt=check.preset.prompt, seed=42, id="other")
     assert check(same)["content_id"] == row["content_id"]
+    assert check(make_row(pad_before_s=0.0, audio_stream=""))["content_id"] == row["content_id"]
     for change in (
         {"seed": 1},
         {"prompt": "x"},
@@ -54,6 +60,10 @@ def test_identity_is_content_and_settings_alone(check: Check, make_row: MakeRow,
         {"mode": "reference"},
         {"text_schedule": "2"},
         {"width": 96, "height": 160},
+        {"pad_before_s": 0.5},
+        {"pad_after_s": 0.5},
+        {"loudness": -16.0},
+        {"audio_stream": "0"},
     ):
         assert check(make_row(**change))["content_id"] != row["content_id"]
     assert check(make_row(weights_hash="4567"))["content_id"] != row["content_id"]
@@ -122,6 +132,7 @@ def test_limits_hold_for_every_file_of_a_row(preset: Preset, make_row: MakeRow, 
         ({"width": 512, "height": 512}, "Use one of 128x128, 96x160, 160x96"),
         ({"overlap": 21}, "at most 20"),
         ({"start_s": 100.0}, "speech_es_short.flac"),
+        ({"audio_stream": "de"}, "has no audio stream 'de'. There is 0: "),
         ({"end_s": 0.01}, "less than one video frame"),
         ({"separate_vocals": True}, "separator model"),
         ({"language": "klingon"}, "'klingon' is no known language"),

@@ -88,6 +88,7 @@ def test_wrong_options_name_what_is_right(option: str, message: str, capsys: pyt
 
 def test_options_stand_in_for_what_rows_do_not_say(manifest: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["check", manifest, "--set", "window_latents=4", "--set", "overlap=4"]) == 2
+    assert main(["check", manifest, "--set", "loudness=-16", "--limit", "1"]) == 0
     assert "overlap is 4 latent frames, but a window has 4" in capsys.readouterr().out
     wrong = {"steps=3": "no 'steps' to set", "num_steps=many": "give a whole number", "num_steps=": "is empty"}
     for option, message in wrong.items():

@@ -1,8 +1,20 @@
+from pathlib import Path
+
 import numpy as np
 import torch
 
-from stableavatar.model.conditions import TextEncoder, audio_network, embed_image, embed_speech, image_network
+from stableavatar.audio.decode import decode_speech
+from stableavatar.model.conditions import (
+    PAUSE_RMS,
+    TextEncoder,
+    audio_network,
+    embed_image,
+    embed_speech,
+    image_network,
+)
 from stableavatar.presets import tiny
+from stableavatar.units import SPEECH_RATE
+from tests.sounds import signal, write_samples
 
 
 def test_text_embeddings_end_with_the_prompt() -> None:
@@ -34,3 +46,19 @@ def test_loudness_of_the_window_does_not_matter() -> None:
 
 def test_silence_is_finite() -> None:
     assert torch.isfinite(embed_speech(audio_network(tiny()), np.zeros(81 * 640, np.float32))).all()
+
+
+def test_speech_drives_the_same_at_any_level_but_a_pause_stays_a_pause(tmp_path: Path) -> None:
+    """A sentence, and after it nothing but faint noise: both loud, and 40 dB quieter."""
+    network, window = audio_network(tiny()), 2 * SPEECH_RATE
+    sentence, hiss = signal(48_000, 2), 1e-4 * np.random.default_rng(0).standard_normal(96_000).astype(np.float32)
+    sound = np.concatenate([sentence, hiss])
+    loud, quiet = (decode_speech(write_samples(tmp_path / "a.wav", sound * g, 48_000)) for g in (1, 0.01))
+    spoken = embed_speech(network, loud[:window], PAUSE_RMS)
+    torch.testing.assert_close(embed_speech(network, quiet[:window], PAUSE_RMS), spoken, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(embed_speech(network, loud[:window]), spoken)
+    silence = embed_speech(network, np.zeros(window - 2000, np.float32), PAUSE_RMS)
+    for speech in (loud, quiet):
+        pause = speech[window + 1000 : -1000]
+        torch.testing.assert_close(embed_speech(network, pause, PAUSE_RMS), silence)
+        assert (embed_speech(network, pause) - silence).norm() > 0.5 * silence.norm()  # as it would be blown up

@@ -8,9 +8,12 @@ import pytest
 
 from pipelines.check import Check
 from pipelines.prepare import Prepare
-from stableavatar.audio.decode import decode_speech, measure_sound
+from stableavatar.audio.decode import decode_speech, measure_sound, sound_of
+from stableavatar.audio.loudness import measure_loudness
+from stableavatar.audio.source import open_source
 from stableavatar.presets import Preset
 from tests.media import write_tone
+from tests.sounds import lag_s
 
 MakeRow = Callable[..., dict[str, Any]]
 
@@ -23,6 +26,18 @@ def test_portrait_and_sound_are_ready_for_the_model(make_row: MakeRow, preset: P
     assert len(row["speech"]) == round(row["duration_s"] * 16_000)
     (tmp_path / "sound.m4a").write_bytes(row["sound"])
     assert abs(measure_sound(f"{tmp_path}/sound.m4a").duration_s - row["num_frames"] / 25) < 0.04
+
+
+def test_silence_and_loudness_reach_speech_and_sound(make_row: MakeRow, preset: Preset, tmp_path: Path) -> None:
+    row = Prepare()(Check(preset, "/out")(make_row(pad_before_s=1.0, pad_after_s=0.5, loudness=-30.0)))
+    assert row["status"] == "ready", row["error"]
+    (tmp_path / "sound.m4a").write_bytes(row["sound"])
+    for speech in (row["speech"], decode_speech(f"{tmp_path}/sound.m4a")):
+        assert np.abs(speech[:15_900]).max() < 0.01 < np.abs(speech[16_000:-8_000]).max()
+        assert np.abs(speech[-7_600:]).max() < 0.01
+    assert abs(lag_s(decode_speech(f"{tmp_path}/sound.m4a"), row["speech"])) < 1e-3
+    found = measure_loudness(sound_of(open_source(f"{tmp_path}/sound.m4a")))
+    assert abs(found.integrated + 30) < 0.5
 
 
 def test_a_file_that_changed_since_the_check_is_refused(make_row: MakeRow, preset: Preset, tmp_path: Path) -> None:

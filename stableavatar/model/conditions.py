@@ -135,12 +135,17 @@ def audio_network(preset: Preset, device: str = "cpu") -> Wav2Vec2Model:
 
 
 _normalise = Wav2Vec2FeatureExtractor(sampling_rate=SPEECH_RATE, do_normalize=True)
+PAUSE_RMS = 10 ** (-50 / 20)  # in a window of speech at -23 LUFS: nothing in it is to be heard
 
 
-def embed_speech(network: Wav2Vec2Model, speech: np.ndarray) -> Tensor:
+def embed_speech(network: Wav2Vec2Model, speech: np.ndarray, least_rms: float = 0.0) -> Tensor:
     """Audio tokens of one window of 16 kHz mono speech, float32 [samples] -> [1, A, E], about 50 a second.
 
-    Each window is brought to zero mean and unit variance by itself.
+    Each window is brought to zero mean and unit variance by itself. One that is quieter than `least_rms` is silence:
+    the faint noise of a pause would come out as loud as speech. To make it quieter would not help, for the network's
+    first layer brings its own output to unit variance once more.
     """
     samples = _normalise(speech, sampling_rate=SPEECH_RATE, return_tensors="pt").input_values
+    if speech.std() < least_rms:
+        samples = torch.zeros_like(samples)
     return network(samples.to(device=network.device, dtype=network.dtype)).last_hidden_state
