@@ -114,13 +114,36 @@ def encode_sound(path: str, out_path: str, span: Span = Span(), *, duration_s: f
     num_samples = round(duration_s * rate)
     sound = _span(source, span.start_s, None).filter("aresample", rate, resampler="soxr", precision=28)
     sound = sound.filter("apad", whole_len=num_samples).filter("atrim", end_sample=num_samples)
-    bit_rate = AAC_BITS_PER_SAMPLE * rate * source.channels
-    output = sound.output(
-        local(out_path), format="ipod", acodec="aac", audio_bitrate=bit_rate, map_metadata=-1, fflags="+bitexact",
-        **{"flags:a": "+bitexact"},
-    )  # fmt: skip
     with _blaming(path):
-        run(output.global_args("-cpuflags", "0"))  # vector units round differently: without them every node agrees
+        run(aac_output(sound, out_path, rate, source.channels))
+
+
+def aac_output(sound: Any, out_path: str, rate: int, channels: int) -> Any:
+    """The ffmpeg-python graph that writes sound as AAC in m4a: the same samples give the same bytes."""
+    output = sound.output(
+        local(out_path), format="ipod", acodec="aac", audio_bitrate=AAC_BITS_PER_SAMPLE * rate * channels,
+        # Noise in place of sound would depend on all that was decoded before: nothing could be cut out and replaced.
+        aac_pns=0, map_metadata=-1, fflags="+bitexact", **{"flags:a": "+bitexact"},
+    )  # fmt: skip
+    return output.global_args("-cpuflags", "0")  # vector units round differently: without them every node agrees
+
+
+def decode_sound(path: str, *, sample_rate: int, layout: str) -> np.ndarray:
+    """The whole sound with another one's rate and channels (ffmpeg's name of their layout): float32 [n, channels].
+
+    Raises BadInput as `measure_sound`, and for NaN.
+    """
+    source = _open(path)
+    # A voice alone is as loud on both sides as it was in the middle; ffmpeg would lower it by 3 dB.
+    is_copied = source.channels == 1 and layout == "stereo"
+    sound = _span(source, 0.0, None).filter("aresample", ochl="mono" if is_copied else layout, osf="fltp")
+    sound = sound.filter("aresample", sample_rate, resampler="soxr", precision=28)
+    with _blaming(path):
+        data = b"".join(read(sound.output("pipe:", format="f32le", acodec="pcm_f32le")))
+    samples = np.frombuffer(data, dtype="<f4")
+    _check_finite(path, samples)
+    num_channels = 1 if is_copied else av.AudioLayout(layout).nb_channels
+    return np.tile(samples.reshape(-1, num_channels), (1, 2 if is_copied else 1))
 
 
 def _limit(limits: Limits) -> str:

@@ -21,6 +21,14 @@ Span = tuple[int, int]  # first, and the first behind the end
 
 
 @dataclass(frozen=True, kw_only=True)
+class Correction:
+    """A finished video, and the seconds [start, end) of it that are made again."""
+
+    video_path: str
+    spans_s: tuple[tuple[float, float], ...]  # in their order, without overlaps
+
+
+@dataclass(frozen=True, kw_only=True)
 class Region:
     """Latents [start, stop) are sampled, in whole windows; of these [first, last) change."""
 

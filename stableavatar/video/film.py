@@ -5,7 +5,7 @@ Shapes: V video frames, H W height and width, C colours.
 
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
@@ -92,7 +92,7 @@ def copy_frames(film: Film, first: int, stop: int, out_path: str) -> None:
                     piece.mux(packet)
 
 
-def read_frames(film: Film, first: int, stop: int) -> Iterator[np.ndarray]:
+def read_frames(film: Film, first: int, stop: int) -> Generator[np.ndarray]:
     """Frames [first, stop), each uint8 RGB [H, W, 3]. Only the part of the film that is needed is decoded.
 
     Raises BadInput if they cannot be decoded.
