@@ -4,11 +4,12 @@ import os
 import time
 from pathlib import Path
 
-from pipelines import cache, inputs, scratch
+from pipelines import inputs, scratch
+from pipelines.correct import corrected
+from pipelines.inputs import check_unchanged
 from pipelines.stage import Row, Stage
 from stableavatar.audio.decode import decode_speech, encode_sound
 from stableavatar.audio.span import Span
-from stableavatar.errors import BadInput
 from stableavatar.limits import Limits
 from stableavatar.units import FPS
 from stableavatar.video.portrait import load_portrait
@@ -43,10 +44,4 @@ class Prepare(Stage):
             speech = decode_speech(path, Span(start_s=row["start_s"], end_s=row["end_s"]))
             sound_path = os.path.join(folder, "sound.m4a")
             encode_sound(path, sound_path, Span(start_s=row["start_s"]), duration_s=row["num_frames"] / FPS)
-            return {"speech": speech, "sound": Path(sound_path).read_bytes()}
-
-
-def check_unchanged(path: str, uri: str, sha256: str) -> None:
-    """Raises BadInput if the file is not the one that was checked: the row's identity would be wrong."""
-    if cache.sha256_of(path) != sha256:
-        raise BadInput(f"{uri} has changed since it was checked. Run again.")
+            return {"speech": speech, "sound": Path(sound_path).read_bytes(), **corrected(row, speech, self.limits)}

@@ -72,7 +72,7 @@ def test_only_what_lies_between_the_key_frames_around_a_sentence_changes(
     error = np.abs(pictures(open_film(str(path))) - pictures(film)).mean(axis=(1, 2, 3))
     is_new = np.zeros(NUM_FRAMES, bool)
     is_new[CORE[0] - SEAM : CORE[1] + SEAM] = True
-    assert error[CORE[0] : CORE[1]].min() > 5 * error[~is_new].max()  # what is encoded twice loses little
+    assert error[CORE[0] : CORE[1]].min() > 3 * error[~is_new].max()  # what is encoded twice loses little
     assert list(tmp_path.iterdir()) == [path]
 
 
@@ -85,7 +85,15 @@ def test_the_picture_does_not_jump_at_a_seam(avatar: Avatar, base: tuple[VideoRe
     assert seams.max() < 1.5 * max(moved[inner].max(), motion(pictures(film)).max())
 
 
-@pytest.mark.parametrize("spans_s", [[(0.0, 0.3)], [(8.5, 8.72)], [(0.0, 8.72)], [(1.0, 1.2), (2.0, 2.1), (7.0, 7.5)]])
+@pytest.mark.parametrize(
+    "spans_s",
+    [
+        [(0.0, 0.3)],
+        [(8.5, 8.72)],
+        pytest.param([(0.0, 8.72)], marks=pytest.mark.slow),
+        pytest.param([(1.0, 1.2), (2.0, 2.1), (7.0, 7.5)], marks=pytest.mark.slow),
+    ],
+)
 def test_any_place_can_be_corrected(
     avatar: Avatar, base: tuple[VideoRequest, Film], tmp_path: Path, spans_s: list[tuple[float, float]]
 ) -> None:
@@ -138,13 +146,12 @@ class Stopping(NoCheckpoint):
             raise KeyboardInterrupt
 
 
-@pytest.mark.parametrize("scheduler", ["euler", "unipc", "dpm++"])
-def test_a_correction_that_is_stopped_goes_on_to_the_same_bytes(
-    avatar: Avatar, base: tuple[VideoRequest, Film], tmp_path: Path, scheduler: str
-) -> None:
-    request, film = base
-    wanted = replace(corrected(request, film, SPAN_S), num_steps=3, sampling=Sampling(scheduler=scheduler))
-    path = tmp_path / "new.mp4"
+@pytest.mark.parametrize("scheduler", ["euler", *(pytest.param(s, marks=pytest.mark.slow) for s in ("unipc", "dpm++"))])
+def test_a_correction_that_is_stopped_goes_on_to_the_same_bytes(avatar: Avatar, tmp_path: Path, scheduler: str) -> None:
+    request, path = small_request(tmp_path, 40), tmp_path / "new.mp4"
+    avatar.generate(request, str(tmp_path / "base.mp4"))
+    film = open_film(str(tmp_path / "base.mp4"))
+    wanted = replace(corrected(request, film, (0.5, 0.7)), num_steps=3, sampling=Sampling(scheduler=scheduler))
     avatar.generate(wanted, str(path))
     expected = path.read_bytes()
     path.unlink()

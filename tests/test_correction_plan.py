@@ -19,7 +19,9 @@ def test_a_sentence_is_covered_by_its_latents_with_a_seam_on_both_sides() -> Non
     assert (region.start, region.stop) == (70, 94)  # longer than a window
     assert found.frames(region) == (277, 373)
     weights = found.latent_weights()
-    assert weights.tolist() == pytest.approx([1 / 6, 2 / 6, 3 / 6, 4 / 6, 5 / 6, *[1] * 14, 5 / 6, 4 / 6, 3 / 6, 2 / 6, 1 / 6])
+    assert weights.tolist() == pytest.approx(
+        [1 / 6, 2 / 6, 3 / 6, 4 / 6, 5 / 6, *[1] * 14, 5 / 6, 4 / 6, 3 / 6, 2 / 6, 1 / 6]
+    )
 
 
 def test_a_short_sentence_takes_a_whole_window_with_known_latents_around_it() -> None:
@@ -34,7 +36,11 @@ def test_a_short_sentence_takes_a_whole_window_with_known_latents_around_it() ->
 
 @pytest.mark.parametrize(
     ("span_s", "num_frames"),
-    list(itertools.product([(0.0, 0.04), (0.0, 40.04), (0.28, 0.32), (3.0, 3.1), (39.9, 40.04), (39.0, 39.5)], [998, 1001])),
+    list(
+        itertools.product(
+            [(0.0, 0.04), (0.0, 40.04), (0.28, 0.32), (3.0, 3.1), (39.9, 40.04), (39.0, 39.5)], [998, 1001]
+        )
+    ),
 )
 @pytest.mark.parametrize("overlap", [0, 1, 5])
 def test_every_frame_of_a_sentence_is_new_and_seams_only_rise_and_fall(

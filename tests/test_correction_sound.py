@@ -20,7 +20,9 @@ def sound_of(seed: int, duration_s: float, rate: int, channels: int) -> np.ndarr
     random = np.random.default_rng(seed)
     num_samples = round(duration_s * rate)
     noise = random.normal(0, 0.2, (num_samples, channels))
-    loud = np.convolve(np.repeat(random.random(num_samples // 2000 + 1) > 0.4, 2000)[:num_samples], np.ones(400) / 400, "same")
+    loud = np.convolve(
+        np.repeat(random.random(num_samples // 2000 + 1) > 0.4, 2000)[:num_samples], np.ones(400) / 400, "same"
+    )
     smooth = np.apply_along_axis(np.convolve, 0, noise, np.ones(6) / 3, "same")
     return smooth * loud[:, None]
 
@@ -82,7 +84,7 @@ def test_a_corrected_sentence_is_heard_in_its_place_and_all_else_bit_for_bit_as_
         is_old[max(0, start - 13 * BLOCK) : stop + 13 * BLOCK] = False
         found = new[start:stop]
         assert lag_samples(found[:, 0], part[:, 0]) == 0
-        assert np.corrcoef(found.ravel(), part.ravel())[0, 1] > 0.95
+        assert np.corrcoef(found[:, 0], part[:, 0])[0, 1] > 0.95
     assert np.array_equal(new[is_old], old[is_old])
     assert is_old.mean() > (0.2 if rate == 16_000 else 0.3)
     assert open_track(path).num_packets == open_track(base).num_packets
@@ -90,7 +92,7 @@ def test_a_corrected_sentence_is_heard_in_its_place_and_all_else_bit_for_bit_as_
 
 @pytest.mark.parametrize("seed", range(4))
 def test_where_old_and_new_packets_meet_no_click_is_heard(tmp_path: Path, seed: int) -> None:
-    """The corrected video beside one that was encoded whole from the corrected sound: both err by the same."""
+    """The corrected video beside one that was encoded whole from the corrected sound: both err by about the same."""
     rate, spans = 44_100, [(1.0 + seed / 97, 1.5), (3.0, 3.2 + seed / 97)]
     sound = sound_of(seed, DURATION_S, rate, 1)
     base = write_video(tmp_path, sound, rate)
@@ -99,12 +101,19 @@ def test_where_old_and_new_packets_meet_no_click_is_heard(tmp_path: Path, seed: 
         part = sound_of(20 + number, span[1] - span[0], rate, 1)
         corrections.append((*span, write_wav(tmp_path / f"{number}.wav", part, rate)))
         put_in(wanted, part.astype(np.float32), span, rate)
-    new, whole = heard(corrected_video(tmp_path, base, corrections)), heard(write_video(tmp_path, wanted, rate, "whole"))
+    new, whole = (
+        heard(corrected_video(tmp_path, base, corrections)),
+        heard(write_video(tmp_path, wanted, rate, "whole")),
+    )
 
-    def worst(found: np.ndarray) -> float:
-        return float(np.abs(found[: len(wanted)] - wanted).max())
+    def error(found: np.ndarray) -> float:
+        return float(np.sqrt(np.square(found[: len(wanted)] - wanted).mean()))
 
-    assert worst(new) < 1.5 * worst(whole)
+    assert error(new) < 1.25 * error(whole)
+    changed = np.flatnonzero(np.abs(new - heard(base)).reshape(-1, BLOCK).max(axis=1))
+    for outermost in (changed[0], changed[-1]):
+        block = slice(outermost * BLOCK, (outermost + 1) * BLOCK)
+        assert np.abs(new - heard(base))[block].std() < 2 * error(whole)
 
 
 def test_a_voice_alone_is_as_loud_in_stereo(tmp_path: Path) -> None:

@@ -1,7 +1,7 @@
 """The sound of a corrected video: only the AAC packets that a correction touches are encoded anew.
 
-AAC codes sound in blocks of 1024 samples that overlap: packet k stands for block k - 1 and block k, and block k is heard
-right when packets k - 1 and k have been decoded. Block 0 lies before the start of the sound.
+AAC codes sound in blocks of 1024 samples that overlap: packet k stands for blocks k - 1 and k, and block k is
+heard right when packets k - 1 and k have been decoded. Block 0 lies before the start of the sound.
 """
 
 import os
@@ -96,14 +96,14 @@ class Track:
             return {number: bytes(packet) for number, packet in numbered if first <= number <= last}
 
     def decoded(self, packets: Sequence[bytes]) -> np.ndarray:
-        """Blocks as they are heard after one another, float32 [len(packets) * BLOCK, channels]. The first is not right."""
+        """Blocks as they are heard, float32 [len(packets) * BLOCK, channels]. The first of them is not right."""
         context: Any = av.CodecContext.create("aac", "r")
         context.extradata = self.header
         blocks = [frame.to_ndarray() for data in packets for frame in context.decode(av.Packet(data))]
         return np.concatenate(blocks, axis=1).T.astype(np.float32)
 
     def encoded(self, sound: np.ndarray) -> list[bytes]:
-        """Packets of [n, channels]: as many as there are blocks, and one more, of which the first begins before them."""
+        """Packets of [n, channels]: one more than there are blocks, because the first begins before them."""
         with tempfile.TemporaryDirectory(prefix=".sound-") as folder:
             path = os.path.join(folder, "sound.m4a")
             given = ffmpeg.input("pipe:", format="f32le", ar=self.rate, ch_layout=self.layout)
@@ -188,7 +188,9 @@ def _misfit(track: Track, before: Packets, after: Packets, place: int, old: Pack
 
     The halves of two blocks that overlap must have been cut alike, or what each leaves over stays as a click.
     """
-    found, wanted = (track.decoded([one[place - 1], other[place]])[BLOCK:] for one, other in ((before, after), (old, old)))
+    found, wanted = (
+        track.decoded([one[place - 1], other[place]])[BLOCK:] for one, other in ((before, after), (old, old))
+    )
     return float(np.square(found - wanted).sum())
 
 
@@ -201,7 +203,12 @@ def _write(track: Track, replaced: Packets, out_path: str) -> None:
         for number, packet in enumerate(_packets(container)):
             if number in replaced:
                 new = av.Packet(replaced[number])
-                new.pts, new.dts, new.duration, new.time_base = packet.pts, packet.dts, packet.duration, packet.time_base
+                new.pts, new.dts, new.duration, new.time_base = (
+                    packet.pts,
+                    packet.dts,
+                    packet.duration,
+                    packet.time_base,
+                )
                 packet = new
             packet.stream = stream
             out.mux(packet)

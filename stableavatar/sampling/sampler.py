@@ -7,8 +7,8 @@ Shapes: B batch, C channels, F latent frames, H W latent height and width.
 """
 
 from collections.abc import Callable, Sequence
-from functools import partial
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch

@@ -141,4 +141,6 @@ def _blaming_disk(path: str) -> Iterator[None]:
     try:
         yield
     except av.FFmpegError as error:
-        raise StorageError(f"{path} could not be written: {one_line(str(error))}. Make room on the scratch disk.") from error
+        raise StorageError(
+            f"{path} could not be written: {one_line(str(error))}. Make room on the scratch disk."
+        ) from error
