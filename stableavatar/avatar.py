@@ -192,7 +192,7 @@ class Avatar:
         old = self._recall(request, request.correction) if request.correction else None
         plan = old.plan.plan if old else self._plan(request)
         with lora_applied(self.transformer, request.loras):
-            latents = self._sample(request, plan, course, old and old.known)
+            latents = self._sample(request, plan, course, old.known if old else None)
         sampled = time.monotonic()
 
         def offer() -> None:

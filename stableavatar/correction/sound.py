@@ -130,7 +130,7 @@ def open_track(path: str) -> Track:
             stream = container.streams.best("audio")
             if stream is None or stream.codec_context.name != "aac":
                 raise BadInput(f"{path} has no AAC sound. {_REMEDY}")
-            context = stream.codec_context
+            context: Any = stream.codec_context
             starts = [(packet.pts, packet.time_base) for packet in _packets(container)]
             track = Track(
                 path=path,
@@ -199,7 +199,8 @@ def _write(track: Track, replaced: Packets, out_path: str) -> None:
         av.open(local(track.path), options=SAFE_INPUT) as container,
         av.open(local(out_path), "w", format="ipod", options={"fflags": "+bitexact"}) as out,
     ):
-        stream = out.add_stream_from_template(container.streams.best("audio"))
+        template: Any = container.streams.best("audio")
+        stream = out.add_stream_from_template(template)
         for number, packet in enumerate(_packets(container)):
             if number in replaced:
                 new = av.Packet(replaced[number])

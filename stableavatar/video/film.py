@@ -78,11 +78,12 @@ def copy_frames(film: Film, first: int, stop: int, out_path: str) -> None:
     Raises StorageError if it cannot be written.
     """
     with _blaming_disk(out_path), av.open(local(film.path), options=_FORMAT) as container:
-        stream = container.streams.video[0]
+        stream: Any = container.streams.video[0]
         with av.open(local(out_path), "w", format="mp4", options={"fflags": "+bitexact"}) as piece:
             copy = piece.add_stream_from_template(stream)
             offset = round(Fraction(first, FPS) / stream.time_base)
             is_inside = False
+            packet: Any
             for packet in container.demux(stream):
                 if packet.is_keyframe and packet.size:
                     is_inside = first <= _number(packet) < stop
