@@ -158,6 +158,9 @@ def _contradictions(values: Mapping[str, Any]) -> list[str]:
     if (values["width"] is None) != (values["height"] is None):
         given, missing = ("width", "height") if values["height"] is None else ("height", "width")
         problems.append(f"{given} is {values[given]} and {missing} is empty; give both or neither")
+    if (values["base_video"] is None) != (values["segments"] is None):
+        given, missing = ("base_video", "segments") if values["segments"] is None else ("segments", "base_video")
+        problems.append(f"{given} is given and {missing} is empty; give both to correct a video, or neither")
     return problems
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from manifests.identity import content_id
 from pipelines import cache, inputs, results
+from pipelines.correct import check_correction, identity_of
 from pipelines.stage import Row, Stage
 from stableavatar.audio.decode import measure_sound
 from stableavatar.errors import BadInput
@@ -37,8 +38,8 @@ class Check(Stage):
     """In: a row of the manifest. Out: the same with every default filled in, and
 
     width, height (pixels), num_frames, duration_s, num_windows, portrait_sha256, audio_sha256, loras (JSON: uri,
-    weight and sha256 of each), tracks (JSON: kind, language, uri and sha256 of each), content_id, and video (the URI it
-    will have).
+    weight and sha256 of each), tracks (JSON: kind, language, uri and sha256 of each), correction (JSON, see `correct`),
+    content_id, and video (the URI it will have).
     """
 
     name = "check"
@@ -57,6 +58,7 @@ class Check(Stage):
         row = {**row, **self._portrait(row)}
         row = {**row, **self._sound(row), "loras": self._loras(row)}
         row["tracks"] = self._tracks(row)
+        row |= check_correction(row, self.limits)
         row["content_id"] = identity(row, self.preset)
         return {**row, "video": results.video_uri(self.output, row)}
 
@@ -150,4 +152,4 @@ def identity(row: Row, preset: Preset) -> str:
     # The other memory modes and attention kernels give the same video, within rounding.
     model |= {"is_fp8": preset.memory.startswith("fp8"), "is_sage": preset.attention == "sage"}
     weights = {"weights_hash": row["weights_hash"], "renderer": RENDERER_VERSION}
-    return content_id({**settings, **files, **model, **weights})
+    return content_id({**settings, **files, **model, **weights, **identity_of(row)})

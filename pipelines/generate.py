@@ -16,11 +16,13 @@ import torch
 from manifests.identity import file_stem
 from pipelines import cache, scratch, storage
 from pipelines.checkpoint import EVERY_S, VIDEO, StoreCheckpoint, Unfinished, folder_uri
-from pipelines.prepare import check_unchanged
+from pipelines.correct import correction_of
+from pipelines.inputs import check_unchanged
 from pipelines.progress import Reporter
 from pipelines.stage import WORKING_COLUMNS, Row, Stage, put_off
 from stableavatar.avatar import VideoReport, VideoRequest
 from stableavatar.checkpoint import Checkpoint
+from stableavatar.correction.plan import Correction
 from stableavatar.model.lora import Lora
 from stableavatar.presets import Preset
 from stableavatar.settings import sampling_arguments
@@ -123,8 +125,9 @@ class Generate(Stage):
         if not os.path.exists(waiting):
             scratch.require_space(scratch_bytes(row))
             path = os.path.join(folder, "video.mp4")
-            request = to_request(row, folder, tuple(self._loras(row)))
-            made = self.avatar.generate(request, path, on_progress=on_progress, checkpoint=checkpoint)
+            with correction_of(row) as correction:
+                request = to_request(row, folder, tuple(self._loras(row)), correction)
+                made = self.avatar.generate(request, path, on_progress=on_progress, checkpoint=checkpoint)
             report = vars(made)
             os.replace(path, waiting)
         storage.publish(waiting, row["staged"])
@@ -138,7 +141,9 @@ class Generate(Stage):
                 yield self.avatar.read_lora(path), lora["weight"]
 
 
-def to_request(row: Row, folder: str, loras: tuple[tuple[Lora, float], ...] = ()) -> VideoRequest:
+def to_request(
+    row: Row, folder: str, loras: tuple[tuple[Lora, float], ...] = (), correction: Correction | None = None
+) -> VideoRequest:
     """The row as the avatar takes it. Its sound and its tracks are written to `folder`."""
     sound_path = os.path.join(folder, "sound.m4a")
     Path(sound_path).write_bytes(row["sound"])
@@ -149,6 +154,7 @@ def to_request(row: Row, folder: str, loras: tuple[tuple[Lora, float], ...] = ()
         language=language_of(row),
         tracks=tuple(write_tracks(row, folder)),
         loras=loras,
+        correction=correction,
         **given,
         **sampling_arguments(row),
     )

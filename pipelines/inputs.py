@@ -58,6 +58,12 @@ def fetched(uri: str, limits: Limits) -> Iterator[str]:
         yield path
 
 
+def check_unchanged(path: str, uri: str, sha256: str) -> None:
+    """Raises BadInput if the file is not the one that was checked: the row's identity would be wrong."""
+    if cache.sha256_of(path) != sha256:
+        raise BadInput(f"{uri} has changed since it was checked. Run again.")
+
+
 def _check_form(uri: str, limits: Limits) -> None:
     scheme, separator, rest = uri.partition("://")
     if "::" in uri:

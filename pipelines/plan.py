@@ -5,6 +5,7 @@ import pickle
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import Any
 
 import pyarrow as pa
@@ -130,6 +131,13 @@ def _manifest_line(row: Row) -> bytes:
 
         named = ((resolve(name, row["manifest"]), weight) for name, weight in parse_loras(row["lora"]))
         files["lora"] = ",".join(f"{uri}:{weight:g}" for uri, weight in named)
+    if row["segments"]:
+        from stableavatar.correction.words import parse_segments
+
+        files["base_video"] = resolve(row["base_video"], row["manifest"])
+        with suppress(ValueError):  # what cannot be read stays as it is: the next run says so
+            sentences = parse_segments(row["segments"])
+            files["segments"] = json.dumps([{**vars(s), "audio": resolve(s.audio, row["manifest"])} for s in sentences])
     line = redacted(json.dumps({**given, **files, **unpack(row)}, ensure_ascii=False, default=str))
     return f"{line}\n".encode()
 

@@ -6,10 +6,11 @@ import pickle
 import time
 from pathlib import Path
 
-from pipelines import cache, inputs, scratch
+from pipelines import inputs, scratch
+from pipelines.correct import corrected
+from pipelines.inputs import check_unchanged
 from pipelines.stage import Row, Stage
 from stableavatar.audio.decode import decode_speech, encode_sound
-from stableavatar.errors import BadInput
 from stableavatar.limits import Limits
 from stableavatar.subtitles import read_subtitles
 from stableavatar.tracks import SUBTITLES
@@ -54,7 +55,7 @@ class Prepare(Stage):
             speech = decode_speech(path, span)
             sound_path = os.path.join(folder, "sound.m4a")
             encode_sound(path, sound_path, span, duration_s=row["num_frames"] / FPS, loudness=row["loudness"])
-            return {"speech": speech, "sound": Path(sound_path).read_bytes()}
+            return {"speech": speech, "sound": Path(sound_path).read_bytes(), **corrected(row, speech, self.limits)}
 
     def _tracks(self, row: Row) -> bytes:
         """Further sounds and subtitles, all of the video's length. The row's span is not theirs."""
@@ -68,9 +69,3 @@ class Prepare(Stage):
             sound_path = os.path.join(folder, "track.m4a")
             encode_sound(path, sound_path, duration_s=duration_s)
             return Path(sound_path).read_bytes()
-
-
-def check_unchanged(path: str, uri: str, sha256: str) -> None:
-    """Raises BadInput if the file is not the one that was checked: the row's identity would be wrong."""
-    if cache.sha256_of(path) != sha256:
-        raise BadInput(f"{uri} has changed since it was checked. Run again.")

@@ -17,6 +17,8 @@ from torch import Tensor
 from transformers import CLIPVisionModel, Wav2Vec2Model
 
 from stableavatar.checkpoint import Checkpoint, NoCheckpoint
+from stableavatar.correction.picture import Recalled, recall, write_corrected
+from stableavatar.correction.plan import Correction, plan_correction
 from stableavatar.errors import OutOfMemory
 from stableavatar.model.attention import set_attention
 from stableavatar.model.conditions import PAUSE_RMS, audio_network, embed_image, embed_speech, image_network
@@ -31,7 +33,7 @@ from stableavatar.reproducible import reproducible
 from stableavatar.sampling.denoiser import Conditions, guided_velocity
 from stableavatar.sampling.guidance import Weights, guidance_weights, native_weights, schedule_weights
 from stableavatar.sampling.plan import PLANS, Plan
-from stableavatar.sampling.sampler import check_start, draw_noise, sample
+from stableavatar.sampling.sampler import Known, check_start, draw_noise, sample
 from stableavatar.sampling.scales import Scale
 from stableavatar.sampling.schedulers import SCHEDULERS
 from stableavatar.sampling.settings import Sampling
@@ -69,6 +71,7 @@ class VideoRequest:
     loras: tuple[tuple[Lora, float], ...] = ()  # with weights
     language: str = ""  # of the sound, ISO 639-2
     tracks: tuple[Track, ...] = ()  # further sounds, and subtitles
+    correction: Correction | None = None  # of a finished video; `speech` and `sound_path` are corrected already
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -188,26 +191,31 @@ class Avatar:
 
     def _make(self, request: VideoRequest, path: str, course: "_Course", num_tries: int) -> VideoReport:
         _reset_peak(self.device)
-        plan = self._plan(request)
         started = time.monotonic()
+        old = self._recall(request, request.correction) if request.correction else None
+        plan = old.plan.plan if old else self._plan(request)
         with lora_applied(self.transformer, request.loras):
-            latents = self._sample(request, plan, course)
+            latents = self._sample(request, plan, course, old.known if old else None)
         sampled = time.monotonic()
-        write_video(
-            self.vae,
-            latents,
-            path,
-            width=request.width,
-            height=request.height,
-            num_frames=request.num_frames,
-            sound_path=request.sound_path,
-            checkpoint=course.checkpoint,
-            on_latent=lambda: course.offer(
-                lambda: SamplerState(step=request.num_steps, latents_BCFHW=to_host(latents))
-            ),
-            language=request.language,
-            tracks=request.tracks,
-        )
+
+        def offer() -> None:
+            course.offer(lambda: SamplerState(step=request.num_steps, latents_BCFHW=to_host(latents)))
+
+        sounds: dict[str, Any] = {name: getattr(request, name) for name in ("sound_path", "language", "tracks")}
+        if old:
+            write_corrected(self.vae, old, latents, path, **sounds, on_latent=offer)
+        else:
+            write_video(
+                self.vae,
+                latents,
+                path,
+                width=request.width,
+                height=request.height,
+                num_frames=request.num_frames,
+                **sounds,
+                checkpoint=course.checkpoint,
+                on_latent=offer,
+            )
         return VideoReport(
             num_windows=len(plan.windows),
             num_tries=num_tries,
@@ -218,12 +226,25 @@ class Avatar:
         )
 
     def _plan(self, request: VideoRequest) -> Plan:
-        window_latents = request.sampling.window_latents or self.preset.window_latents
-        return PLANS[request.sampling.mode](request.num_frames, window_latents, request.overlap)
+        return PLANS[request.sampling.mode](request.num_frames, self._window_latents(request), request.overlap)
 
-    def _sample(self, request: VideoRequest, plan: Plan, course: "_Course") -> Tensor:
+    def _window_latents(self, request: VideoRequest) -> int:
+        return request.sampling.window_latents or self.preset.window_latents
+
+    def _recall(self, request: VideoRequest, correction: Correction) -> Recalled:
+        """What is known of the video that is corrected. Its noise is that which it was made from."""
+        seams = (self._window_latents(request), request.overlap, request.sampling.blend)
+        plan = plan_correction(correction.spans_s, request.num_frames, *seams)
+        noise = draw_noise(self._shape(request, plan.num_latents), request.seed)
+        return recall(self.vae, correction.video_path, plan, noise)
+
+    def _shape(self, request: VideoRequest, num_latents: int) -> tuple[int, ...]:
+        height, width = request.height // PIXELS_PER_LATENT, request.width // PIXELS_PER_LATENT
+        return (1, self.vae.config.z_dim, num_latents, height, width)
+
+    def _sample(self, request: VideoRequest, plan: Plan, course: "_Course", known: Known | None = None) -> Tensor:
         scheduler = SCHEDULERS[request.sampling.scheduler](request.num_steps, self.preset.shift)
-        start = [self._start(request, plan, scheduler, course.checkpoint)]
+        start = [self._start(request, plan, scheduler, course.checkpoint, known)]
         course.begin(start[0].num_done(len(plan.windows)))
         if start[0].step == request.num_steps:
             return start[0].latents_BCFHW.to(self.device)
@@ -236,12 +257,14 @@ class Avatar:
             scheduler,
             self.device,
             course.advance,
+            known,
         )
 
-    def _start(self, request: VideoRequest, plan: Plan, scheduler: Any, checkpoint: Checkpoint) -> SamplerState:
+    def _start(
+        self, request: VideoRequest, plan: Plan, scheduler: Any, checkpoint: Checkpoint, known: Known | None
+    ) -> SamplerState:
         """Where an earlier attempt has left the video, or its noise."""
-        height, width = request.height // PIXELS_PER_LATENT, request.width // PIXELS_PER_LATENT
-        shape = (1, self.vae.config.z_dim, plan.num_latents, height, width)
+        shape = self._shape(request, plan.num_latents)
         path = checkpoint.state()
         if path is not None:
             try:
@@ -250,7 +273,7 @@ class Avatar:
                 return state
             except ValueError as error:
                 logger.warning("a video starts over: %s", error)
-        return SamplerState(latents_BCFHW=draw_noise(shape, request.seed))
+        return SamplerState(latents_BCFHW=known.noise_BCFHW if known else draw_noise(shape, request.seed))
 
     def _conditions(self, request: VideoRequest, plan: Plan) -> Conditions:
         prompts = [torch.from_numpy(np.array(e)) for e in (request.prompt_embeds, request.negative_prompt_embeds)]

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from stableavatar.sampling.sampler import draw_noise, sample
+from stableavatar.sampling.sampler import Known, draw_noise, sample
 from stableavatar.sampling.schedulers import SCHEDULERS, euler_scheduler
 from stableavatar.sampling.state import SamplerState
 from stableavatar.sampling.windows import Window, plan_windows, uniform_ramp
@@ -130,3 +130,28 @@ def test_a_snapshot_is_no_larger_than_it_need_be() -> None:
     totals = [0 if s.total_BCFHW is None else s.total_BCFHW.shape[2] for s in snapshots]
     assert totals == [*(window.span.stop for window in windows[:-1]), 0] * 2
     assert snapshots[-1].scheduler == {}
+
+
+@pytest.mark.parametrize("scheduler", SCHEDULERS)
+@pytest.mark.parametrize("num_steps", [1, 2, 7])
+def test_known_latents_stay_and_the_model_sees_them_with_the_noise_of_each_step(scheduler: str, num_steps: int) -> None:
+    noise, old = draw_noise((1, 1, 12, 2, 2), seed=1), draw_noise((1, 1, 12, 2, 2), seed=2)
+    weights = torch.tensor([0, 0, 0, 0.25, 0.75, 1, 1, 1, 0.5, 0, 0, 0])
+    windows = plan_windows(12, 5, 3)
+
+    def velocity(x: Tensor, timestep: Tensor, _: int, index: int) -> Tensor:
+        sigma = timestep / 1000
+        span, is_known = windows[index].span, weights[windows[index].span] == 0
+        seen = (1 - sigma) * old[:, :, span] + sigma * noise[:, :, span]
+        torch.testing.assert_close(x[:, :, is_known], seen[:, :, is_known], atol=2e-3, rtol=0)
+        return (x - TARGET[:, :, span]) / sigma
+
+    known = Known(latents_BCFHW=old, noise_BCFHW=noise, weights_F=weights)
+    given = (velocity, begin(noise), windows, uniform_ramp(3), SCHEDULERS[scheduler](num_steps, 5.0))
+    latents = sample(*given, known=known)
+    assert torch.equal(latents[:, :, weights == 0], old[:, :, weights == 0])
+    mixed = old * (1 - weights.view(12, 1, 1)) + TARGET * weights.view(12, 1, 1)
+    is_new = weights == 1
+    torch.testing.assert_close(latents[:, :, is_new], mixed[:, :, is_new], atol=1e-4, rtol=0)
+    if num_steps == 1:
+        torch.testing.assert_close(latents, mixed, atol=1e-4, rtol=0)

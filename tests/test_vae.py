@@ -7,9 +7,17 @@ import torch
 from diffusers import AutoencoderKLWan
 
 from stableavatar.model.networks import VAE
-from stableavatar.model.vae import decode_frames, encode_portrait, encode_video, warm_up_latents
+from stableavatar.model.vae import (
+    decode_frames,
+    encode_frames,
+    encode_portrait,
+    encode_video,
+    encoder_warm_up_latents,
+    warm_up_latents,
+)
 from stableavatar.model.weights import empty_network, random_network
 from stableavatar.presets import tiny
+from stableavatar.units import frames_of
 
 
 @pytest.fixture(scope="module")
@@ -46,6 +54,41 @@ def test_the_warm_up_of_the_published_decoder() -> None:
     """In latent frames: 24 at their own rate, 14 at twice and 26 at four times the rate."""
     published = replace(tiny(), vae={})
     assert warm_up_latents(empty_network(VAE, published)) == 38 == math.ceil(24 + 14 / 2 + 26 / 4)
+
+
+def video(num_latents: int) -> torch.Tensor:
+    return torch.rand(1, 3, frames_of(num_latents), 16, 16, generator=torch.Generator().manual_seed(0)) * 2 - 1
+
+
+def chunks(video_BCVHW: torch.Tensor) -> list[torch.Tensor]:
+    return [video_BCVHW[:, :, :1], *video_BCVHW[:, :, 1:].split(4, dim=2)]
+
+
+def test_encoding_frame_by_frame_equals_encoding_the_whole_video(vae: AutoencoderKLWan) -> None:
+    whole = video(5)
+    with torch.inference_mode():
+        expected = encode_video(vae, whole)
+    found = torch.cat(list(encode_frames(vae, chunks(whole))), dim=2)
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
+    with pytest.raises(ValueError, match="chunk 1 has 3 frames"):
+        list(encode_frames(vae, chunks(whole[:, :, :4])))
+
+
+def test_latents_behind_the_warm_up_are_those_of_encoding_from_the_start(vae: AutoencoderKLWan) -> None:
+    warm_up = encoder_warm_up_latents(vae)
+    whole = video(warm_up + 4)
+    expected = torch.cat(list(encode_frames(vae, chunks(whole))), dim=2)
+
+    # Encoding begins with the last frame of a latent in the middle, as if it were a video's first.
+    found = torch.cat(list(encode_frames(vae, chunks(whole[:, :, 4 * 2 :]))), dim=2)
+    is_equal = [torch.equal(found[:, :, n], expected[:, :, n + 2]) for n in range(found.shape[2])]
+    assert is_equal == [n >= warm_up for n in range(found.shape[2])]
+
+
+def test_the_warm_up_of_the_published_encoder() -> None:
+    """In latent frames: 20 at four times their rate, 10 at twice and 18 at their own."""
+    published = replace(tiny(), vae={})
+    assert encoder_warm_up_latents(empty_network(VAE, published)) == 28 == 20 / 4 + 10 / 2 + 18
 
 
 def test_infinite_values_do_not_become_white(vae: AutoencoderKLWan, monkeypatch: pytest.MonkeyPatch) -> None:

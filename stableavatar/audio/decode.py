@@ -6,6 +6,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
+import av
 import ffmpeg
 import numpy as np
 
@@ -120,6 +121,31 @@ def encode_sound(
     _write_aac((chunk * np.float32(gain) for chunk in shape), out_path, source, rate)
 
 
+def aac_output(sound: Any, out_path: str, rate: int, channels: int) -> Any:
+    """The ffmpeg-python graph that writes sound as AAC in m4a: the same samples give the same bytes."""
+    output = sound.output(
+        local(out_path), format="ipod", acodec="aac", audio_bitrate=AAC_BITS_PER_SAMPLE * rate * channels,
+        # Noise in place of sound would depend on all that was decoded before: nothing could be cut out and replaced.
+        aac_pns=0, map_metadata=-1, fflags="+bitexact", **{"flags:a": "+bitexact"},
+    )  # fmt: skip
+    return output.global_args(*_SAME_EVERYWHERE)
+
+
+def decode_sound(path: str, *, sample_rate: int, layout: str) -> np.ndarray:
+    """The whole sound with another one's rate and channels (ffmpeg's name of their layout): float32 [n, channels].
+
+    Raises BadInput as `measure_sound`, and for NaN.
+    """
+    source = open_source(path)
+    # A voice alone is as loud on both sides as it was in the middle; ffmpeg would lower it by 3 dB.
+    is_copied = source.channels == 1 and layout == "stereo"
+    sound = sound_of(source).filter("aresample", ochl="mono" if is_copied else layout, osf="fltp")
+    sound = sound.filter("aresample", sample_rate, resampler="soxr", precision=28)
+    num_channels = 1 if is_copied else av.AudioLayout(layout).nb_channels
+    samples = np.concatenate(list(_decoded(source, sound, channels=num_channels)))
+    return np.tile(samples, (1, 2 if is_copied else 1))
+
+
 def sound_of(source: Source, start_s: float = 0.0, end_s: float | None = None) -> Any:
     """The samples of [start_s, end_s) at the source's own rate and channels, as an ffmpeg-python stream.
 
@@ -177,11 +203,7 @@ def _checked(source: Source, span: Span, rate: int, chunks: Iterable[np.ndarray]
 
 def _write_aac(chunks: Iterable[np.ndarray], path: str, source: Source, rate: int) -> None:
     sound = ffmpeg.input("pipe:", format="f32le", ar=rate, ch_layout=source.layout)
-    output = sound.output(
-        local(path), format="ipod", acodec="aac", audio_bitrate=AAC_BITS_PER_SAMPLE * rate * source.channels,
-        map_metadata=-1, fflags="+bitexact", **{"flags:a": "+bitexact"},
-    )  # fmt: skip
-    process = Ffmpeg(output.global_args(*_SAME_EVERYWHERE), stdin=True)
+    process = Ffmpeg(aac_output(sound, path, rate, source.channels), stdin=True)
     try:
         with suppress(BrokenPipeError):  # ffmpeg has ended; it tells why
             for chunk in chunks:

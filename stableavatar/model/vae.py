@@ -4,7 +4,7 @@ Shapes: B batch, C channels (3 colours or 16 latents), F latent frames, V video 
 """
 
 import math
-from collections.abc import Generator
+from collections.abc import Generator, Iterable
 from fractions import Fraction
 
 import torch
@@ -12,7 +12,7 @@ from diffusers import AutoencoderKLWan
 from diffusers.utils.accelerate_utils import apply_forward_hook
 from torch import Tensor, nn
 
-from stableavatar.units import frames_of
+from stableavatar.units import FRAMES_PER_LATENT, frames_of
 
 
 def encode_video(vae: AutoencoderKLWan, video_BCVHW: Tensor) -> Tensor:
@@ -20,6 +20,25 @@ def encode_video(vae: AutoencoderKLWan, video_BCVHW: Tensor) -> Tensor:
     latents = vae.encode(video_BCVHW.to(vae.dtype)).latent_dist.mode()
     mean, std = _statistics(vae, latents)
     return (latents - mean) / std
+
+
+@torch.inference_mode()
+def encode_frames(vae: AutoencoderKLWan, chunks: Iterable[Tensor]) -> Generator[Tensor]:
+    """Normalised latents of a video that comes piece by piece; memory does not grow.
+
+    `chunks` in [-1, 1], [B, 3, V, 8H, 8W]: one frame, then four at a time. Yields a latent frame for each,
+    [B, 16, 1, H, W]: exactly what encoding the whole video gives.
+    """
+    vae.clear_cache()
+    try:
+        for index, chunk_BCVHW in enumerate(chunks):
+            if chunk_BCVHW.shape[2] != (FRAMES_PER_LATENT if index else 1):
+                raise ValueError(f"chunk {index} has {chunk_BCVHW.shape[2]} frames: the first has 1, others have 4")
+            latents = _encode_chunk(vae, chunk_BCVHW)
+            mean, std = _statistics(vae, latents)
+            yield (latents - mean) / std
+    finally:
+        vae.clear_cache()
 
 
 def encode_portrait(vae: AutoencoderKLWan, portrait_BCHW: Tensor, num_latents: int) -> Tensor:
@@ -68,13 +87,31 @@ def warm_up_latents(vae: AutoencoderKLWan) -> int:
     A causal convolution over k frames looks back k - 1 frames of its own rate, which doubles with each upsampling in
     time. All of them stand in line: 37.5 latent frames in Wan's decoder.
     """
-    seen, rate = Fraction(), 1
-    for name, module in vae.decoder.named_modules():  # in the order in which they work
+    return _look_back(vae.decoder, rate=1, change=2)  # upsampling makes two frames of one
+
+
+def encoder_warm_up_latents(vae: AutoencoderKLWan) -> int:
+    """The same for the encoder, which begins at the rate of the video's frames."""
+    return _look_back(vae.encoder, rate=FRAMES_PER_LATENT, change=Fraction(1, 2))
+
+
+def _look_back(network: nn.Module, rate: int | Fraction, change: int | Fraction) -> int:
+    """Latent frames that a network looks back; `rate`: frames of its input in one of them."""
+    seen = Fraction()
+    for name, module in network.named_modules():  # in the order in which they work
         if isinstance(module, nn.Conv3d):
-            seen += Fraction(module.kernel_size[0] - 1, rate)
+            seen += Fraction(module.kernel_size[0] - 1, 1) / rate
         if name.endswith(".time_conv"):
-            rate *= 2  # it makes two frames of one
+            rate *= change
     return math.ceil(seen)
+
+
+@apply_forward_hook  # as below
+def _encode_chunk(vae: AutoencoderKLWan, chunk_BCVHW: Tensor) -> Tensor:
+    vae._enc_conv_idx = [0]
+    chunk_BCVHW = chunk_BCVHW.to(device=vae.device, dtype=vae.dtype)
+    moments = vae.encoder(chunk_BCVHW, feat_cache=vae._enc_feat_map, feat_idx=vae._enc_conv_idx)
+    return vae.quant_conv(moments).chunk(2, dim=1)[0]  # the mean, which is the distribution's mode
 
 
 @apply_forward_hook  # a VAE that waits in host memory comes to the device, as for its own methods

@@ -7,6 +7,7 @@ Shapes: B batch, C channels, F latent frames, H W latent height and width.
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -24,6 +25,21 @@ Velocity = Callable[[Tensor, Tensor, int, int], Tensor]
 OnWindow = Callable[[Callable[[], SamplerState]], None]
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Known:
+    """Latents that stay, where only a part of a video is sampled again: the model sees them beside the new ones."""
+
+    latents_BCFHW: Tensor  # finished
+    noise_BCFHW: Tensor  # what they begin with
+    weights_F: Tensor  # of the new: 1 where nothing is known, 0 where all is
+
+    def blended(self, latents_BCFHW: Tensor, sigma: float) -> Tensor:
+        """The sampler's latents, of which `sigma` is noise, with the known ones where they are known."""
+        weights = self.weights_F.to(latents_BCFHW)[:, None, None]
+        known = (1 - sigma) * self.latents_BCFHW + sigma * self.noise_BCFHW
+        return known.to(latents_BCFHW) * (1 - weights) + latents_BCFHW * weights
+
+
 def draw_noise(shape: Sequence[int], seed: int) -> Tensor:
     """Standard normal float32 noise that depends on `seed` alone, never on the device."""
     return torch.randn(tuple(shape), generator=torch.Generator().manual_seed(seed))
@@ -37,6 +53,7 @@ def sample(
     scheduler: Any,
     device: torch.device | str = "cpu",
     on_window: OnWindow = lambda _: None,
+    known: Known | None = None,
 ) -> Tensor:
     """Turn noise into latents, [B, C, F, H, W] on the device.
 
@@ -49,6 +66,7 @@ def sample(
         scheduler: one of diffusers', new, with its time steps set; it steps once for the whole video.
         device: where the arithmetic is done.
         on_window: called after each window of each step.
+        known: latents that are not to change; none: all are new.
     """
     latents = start.latents_BCFHW.to(device)
     total = _continued(start.total_BCFHW, latents)
@@ -67,6 +85,8 @@ def sample(
         total[:, :, span] = total[:, :, span] * (1 - weights) + part * weights
         if index == len(windows) - 1:
             latents = scheduler.step(total, scheduler.timesteps[step], latents, return_dict=False)[0]
+            if known is not None:
+                latents = known.blended(latents, float(scheduler.sigmas[step + 1]))
             total = torch.zeros_like(latents)
         on_window(partial(_snapshot, place + 1, windows, latents, total, scheduler))
     return latents

@@ -20,6 +20,7 @@ from stableavatar.units import FPS
 CRF = 18  # visually lossless
 PRESET = "medium"
 THREADS = 4  # a constant: x264's bytes depend on it
+KEY_DISTANCE = 50  # frames at most between pictures at which a player, or a correction, can begin: 2 s
 HELD_BACK = 2  # frames by which the preset decodes ahead of what it shows
 
 # The same frames give the same bytes on every node: no dates, no versions (x264 writes its own as SEI, type 6),
@@ -29,6 +30,7 @@ _X264 = {
     "pix_fmt": "yuv420p",
     "preset": PRESET,
     "crf": CRF,
+    "g": KEY_DISTANCE,
     "x264-params": f"threads={THREADS}:cpu-independent=1",
     "bsf:v": "filter_units=remove_types=6",
 }

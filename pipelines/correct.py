@@ -1,0 +1,126 @@
+"""What the stages do for a row that corrects a finished video: its files looked at, and its sounds corrected."""
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import numpy as np
+
+from pipelines import cache, inputs, scratch
+from pipelines.stage import Row
+from stableavatar.audio.decode import measure_sound
+from stableavatar.correction.plan import Correction, plan_correction
+from stableavatar.correction.sound import correct_sound, correct_speech, open_track
+from stableavatar.correction.words import Sentence, parse_segments
+from stableavatar.errors import BadInput
+from stableavatar.limits import Limits
+from stableavatar.units import FPS
+from stableavatar.video.film import open_film
+
+
+def check_correction(row: Row, limits: Limits) -> Row:
+    """Columns of a row whose sound and size are known:
+
+    correction (JSON: old video and new sentences with their places and hashes; empty if it corrects nothing), and
+    num_windows, if it does. Raises BadInput, StorageError.
+    """
+    if not row["segments"]:
+        return {"correction": ""}
+    sentences = _sentences(row)
+    found = {"video": _video(row, limits), "sentences": [_sentence(sentence, row, limits) for sentence in sentences]}
+    spans_s = [(sentence.start_s, sentence.end_s) for sentence in sentences]
+    plan = plan_correction(spans_s, row["num_frames"], row["window_latents"], row["overlap"], row["blend"])
+    return {"correction": json.dumps(found), "num_windows": len(plan.plan.windows)}
+
+
+def identity_of(row: Row) -> Row:
+    """What of a correction changes the video; nothing for a row that corrects nothing."""
+    if not row.get("correction"):
+        return {}
+    found = json.loads(row["correction"])
+    sentences = [(part["start_s"], part["end_s"], part["sha256"]) for part in found["sentences"]]
+    return {"base_video_sha256": found["video"]["sha256"], "segments": sentences}
+
+
+def corrected(row: Row, speech: np.ndarray, limits: Limits) -> Row:
+    """speech and sound of a row that corrects; nothing for others. Raises BadInput if a file has changed."""
+    if not row.get("correction"):
+        return {}
+    found = json.loads(row["correction"])
+    with ExitStack() as stack:
+        paths = [stack.enter_context(_unchanged(part, limits)) for part in found["sentences"]]
+        new = [(part["start_s"], part["end_s"], path) for part, path in zip(found["sentences"], paths, strict=True)]
+        video_path = stack.enter_context(_unchanged(found["video"], limits))
+        sound_path = os.path.join(stack.enter_context(scratch.folder()), "sound.m4a")
+        correct_sound(video_path, sound_path, new)
+        return {"speech": correct_speech(speech, new), "sound": Path(sound_path).read_bytes()}
+
+
+@contextmanager
+def correction_of(row: Row) -> Iterator[Correction | None]:
+    """What the avatar is told; the old video stays on this machine until the end. Raises BadInput, StorageError."""
+    if not row.get("correction"):
+        yield None
+        return
+    found = json.loads(row["correction"])
+    spans_s = tuple((part["start_s"], part["end_s"]) for part in found["sentences"])
+    with cache.fetched(found["video"]["uri"]) as path:
+        inputs.check_unchanged(path, **found["video"])
+        yield Correction(video_path=path, spans_s=spans_s)
+
+
+def _sentences(row: Row) -> tuple[Sentence, ...]:
+    try:
+        sentences = parse_segments(row["segments"])
+    except ValueError as error:
+        raise BadInput(f"{error}.") from error
+    length_s = row["num_frames"] / FPS
+    if sentences[-1].end_s > length_s + 1 / FPS:
+        raise BadInput(
+            f"segments reach to {sentences[-1].end_s:g} s, but the video lasts {length_s:g} s. Lower end_s; its times "
+            "are seconds of the video."
+        )
+    if row["mode"] != "aligned":
+        raise BadInput(f"a video is not corrected in mode `{row['mode']}`. Leave mode empty, or leave out segments.")
+    if row["separate_vocals"]:
+        raise BadInput("segments go without separate_vocals: give sentences without music, and leave it empty.")
+    return sentences
+
+
+def _video(row: Row, limits: Limits) -> Row:
+    """Where the old video lies, and its hash. Raises BadInput if the row cannot have made it."""
+    uri = inputs.locate(row["base_video"], row["manifest"], limits)
+    with inputs.fetched(uri, limits) as path:
+        film, _ = open_film(path), open_track(path)
+        for what, found, wanted in (
+            ("pixels", f"{film.width}x{film.height}", f"{row['width']}x{row['height']}"),
+            ("frames", film.num_frames, row["num_frames"]),
+        ):
+            if found != wanted:
+                raise BadInput(
+                    f"{uri} has {found} {what}, but this row's video has {wanted}. Give the row all else (audio, "
+                    "start_s, end_s, width, height, ...) as it was when that video was made."
+                )
+        return {"uri": uri, "sha256": cache.sha256_of(path)}
+
+
+def _sentence(sentence: Sentence, row: Row, limits: Limits) -> Row:
+    uri = inputs.locate(sentence.audio, row["manifest"], limits)
+    with inputs.fetched(uri, limits) as path:
+        duration_s, place_s = measure_sound(path, limits=limits).duration_s, sentence.end_s - sentence.start_s
+        if duration_s > place_s + 1 / FPS:
+            raise BadInput(
+                f"{uri} lasts {duration_s:.2f} s, but its segment from {sentence.start_s:g} s to {sentence.end_s:g} s "
+                f"only {place_s:.2f} s. Shorten the sound, or widen the segment into a pause."
+            )
+        place = {"start_s": sentence.start_s, "end_s": sentence.end_s}
+        return {"uri": uri, **place, "sha256": cache.sha256_of(path)}
+
+
+@contextmanager
+def _unchanged(part: Row, limits: Limits) -> Iterator[str]:
+    with inputs.fetched(part["uri"], limits) as path:
+        inputs.check_unchanged(path, part["uri"], part["sha256"])
+        yield path

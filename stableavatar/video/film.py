@@ -1,0 +1,147 @@
+"""A finished video of this program, taken apart at its key frames: what is copied as it is, and what is decoded.
+
+Shapes: V video frames, H W height and width, C colours.
+"""
+
+import os
+import tempfile
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import cache
+from itertools import islice
+from typing import Any
+
+import av
+import ffmpeg
+import numpy as np
+
+from stableavatar.errors import BadInput, StorageError
+from stableavatar.ffmpeg import SAFE_INPUT, FfmpegError, local, read
+from stableavatar.text import one_line
+from stableavatar.units import FPS
+from stableavatar.video.writer import PieceWriter
+
+_FORMAT = {**SAFE_INPUT, "codec_whitelist": "h264,aac,mov_text"}
+_TO_RGB = {  # of the scale filter: what the writer does to the picture, backwards
+    "in_range": "tv",
+    "out_range": "pc",
+    "in_color_matrix": "bt709",
+    "flags": "bicubic+accurate_rnd+bitexact+full_chroma_int+full_chroma_inp",
+}
+_REMEDY = "Name a video that this program has made with the row's own settings, or render the row without base_video."
+
+
+@dataclass(frozen=True, kw_only=True)
+class Film:
+    """The picture of a finished video. `keys`: the frames at which it can be cut, from 0, and behind the last frame."""
+
+    path: str
+    width: int  # pixels
+    height: int
+    num_frames: int
+    keys: tuple[int, ...]
+
+    def cut_around(self, first: int, stop: int) -> tuple[int, int]:
+        """The least frames [first, stop) around these at which the film can be cut."""
+        return max(key for key in self.keys if key <= first), min(key for key in self.keys if key >= stop)
+
+
+def open_film(path: str) -> Film:
+    """Look at the packets of a finished video; nothing is decoded.
+
+    Raises:
+        BadInput: it is none of this program, or its picture could not stand beside a new one.
+    """
+    try:
+        with av.open(local(path), options=_FORMAT) as container:
+            if not container.streams.video or not container.streams.audio:
+                raise BadInput(f"{path} has no picture or no sound. {_REMEDY}")
+            stream = container.streams.video[0]
+            width, height, header = stream.width, stream.height, stream.codec_context.extradata
+            ours = stream.codec_context.name == "h264" and not (width % 2 or height % 2)
+            if not ours or header != _header(width, height):
+                raise BadInput(f"{path} is not encoded as this program does it now. {_REMEDY}")
+            frames = {_number(packet): packet.is_keyframe for packet in container.demux(stream) if packet.size}
+    except (OSError, av.FFmpegError) as error:
+        raise BadInput(f"{path} cannot be read as a video ({one_line(str(error))}). {_REMEDY}") from error
+    if sorted(frames) != list(range(len(frames))) or not frames.get(0):
+        raise BadInput(f"{path} does not show a frame at each 1/{FPS} s from its start on. {_REMEDY}")
+    keys = (*sorted(int(number) for number, is_key in frames.items() if is_key), len(frames))
+    return Film(path=path, width=width, height=height, num_frames=len(frames), keys=keys)
+
+
+def copy_frames(film: Film, first: int, stop: int, out_path: str) -> None:
+    """Write frames [first, stop) as a piece, packet by packet; both are places where the film can be cut.
+
+    Raises StorageError if it cannot be written.
+    """
+    with _blaming_disk(out_path), av.open(local(film.path), options=_FORMAT) as container:
+        stream: Any = container.streams.video[0]
+        with av.open(local(out_path), "w", format="mp4", options={"fflags": "+bitexact"}) as piece:
+            copy = piece.add_stream_from_template(stream)
+            offset = round(Fraction(first, FPS) / stream.time_base)
+            is_inside = False
+            packet: Any
+            for packet in container.demux(stream):
+                if packet.is_keyframe and packet.size:
+                    is_inside = first <= _number(packet) < stop
+                if is_inside and packet.size:
+                    packet.pts, packet.dts = packet.pts - offset, packet.dts - offset
+                    packet.stream = copy
+                    piece.mux(packet)
+
+
+def read_frames(film: Film, first: int, stop: int) -> Generator[np.ndarray]:
+    """Frames [first, stop), each uint8 RGB [H, W, 3]. Only the part of the film that is needed is decoded.
+
+    Raises BadInput if they cannot be decoded.
+    """
+    start, end = film.cut_around(first, stop)
+    with tempfile.TemporaryDirectory(prefix=".frames-") as folder:
+        piece = os.path.join(folder, "piece.mp4")
+        copy_frames(film, start, end, piece)
+        yield from islice(_decoded(film, piece), first - start, stop - start)
+
+
+def _decoded(film: Film, piece: str) -> Iterator[np.ndarray]:
+    picture = ffmpeg.input(local(piece), **_FORMAT).video.filter("scale", **_TO_RGB)
+    output = picture.output("pipe:", format="rawvideo", pix_fmt="rgb24", fps_mode="passthrough")
+    shape = (film.height, film.width, 3)
+    num_bytes, waiting = film.height * film.width * 3, bytearray()
+    try:
+        for chunk in read(output.global_args("-cpuflags", "0")):
+            waiting += chunk
+            while len(waiting) >= num_bytes:
+                yield np.frombuffer(bytes(waiting[:num_bytes]), np.uint8).reshape(shape)
+                del waiting[:num_bytes]
+    except FfmpegError as error:
+        raise BadInput(f"{film.path} cannot be decoded ({error}). {_REMEDY}") from error
+
+
+@cache
+def _header(width: int, height: int) -> bytes | None:
+    """What the encoder of this program puts before the picture of that size, found by asking it."""
+    with tempfile.TemporaryDirectory(prefix=".header-") as folder:
+        path = os.path.join(folder, "piece.mp4")
+        with PieceWriter(path, width=width, height=height, num_frames=1) as writer:
+            writer.write(np.zeros((1, height, width, 3), np.uint8))
+        with av.open(local(path), options=_FORMAT) as container:
+            return container.streams.video[0].codec_context.extradata
+
+
+def _number(packet: Any) -> Fraction | int:
+    """The frame of a packet; no whole number if it does not lie on the clock."""
+    return Fraction(packet.pts * packet.time_base * FPS) if packet.pts is not None else -1
+
+
+@contextmanager
+def _blaming_disk(path: str) -> Iterator[None]:
+    """The film was read before: what fails now is the disk."""
+    try:
+        yield
+    except av.FFmpegError as error:
+        raise StorageError(
+            f"{path} could not be written: {one_line(str(error))}. Make room on the scratch disk."
+        ) from error
