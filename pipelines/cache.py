@@ -80,7 +80,7 @@ def _copied(uri: str, keep: bool, max_bytes: float | None) -> Iterator[str]:
     if keep and info.version is not None and info.size is not None and info.size <= limit_bytes():
         key = hashlib.sha256(f"{uri}\n{info.version}".encode(errors="surrogatepass")).hexdigest()[:32]
         known = FileInfo(size=info.size, version=None)
-        with _entry(key + suffix, lambda path: _fetch(uri, path, known, max_bytes)) as path:
+        with made(key + suffix, lambda path: _fetch(uri, path, known, max_bytes)) as path:
             yield path
         return
     with scratch.folder() as folder:
@@ -99,17 +99,10 @@ def limit_bytes() -> float:
 
 @contextmanager
 def made(name: str, make: Callable[[str], None]) -> Iterator[str]:
-    """The entry `name`, held until the end: a file that this machine computes once, by `make(path)`, for whoever needs it.
+    """The entry of that name, held until the end; if it is not there, `make(path)` writes it, in one process at a time.
 
-    The name must say everything that its content depends on. What `make` raises is raised.
+    The name must say everything that the content depends on. What `make` raises is raised.
     """
-    with _entry(name, make) as path:
-        yield path
-
-
-@contextmanager
-def _entry(name: str, make: Callable[[str], None]) -> Iterator[str]:
-    """The entry of that name, made if it is not there, held until the end."""
     path = os.path.join(scratch.place("cache"), name)
     while True:
         with scratch.locked(f"{path}.lock", shared=True):

@@ -8,8 +8,9 @@ from manifests.identity import content_id
 from pipelines import cache, inputs, results
 from pipelines.stage import Row, Stage
 from stableavatar.audio.decode import measure_sound
+from stableavatar.audio.separator import read_separator
 from stableavatar.audio.span import Span
-from stableavatar.errors import BadInput
+from stableavatar.errors import BadInput, WeightsError
 from stableavatar.limits import Limits
 from stableavatar.model.dit import StableAvatarTransformer
 from stableavatar.model.lora import parse_loras, read_lora
@@ -31,22 +32,25 @@ class Check(Stage):
     """In: a row of the manifest. Out: the same with every default filled in, and
 
     width, height (pixels), num_frames, duration_s, num_windows, portrait_sha256, audio_sha256, loras (JSON: uri,
-    weight and sha256 of each), content_id, and video (the URI it will have).
+    weight and sha256 of each), separator (hash of the vocal separator, empty if the row wants none), content_id, and
+    video (the URI it will have).
     """
 
     name = "check"
 
-    def __init__(self, preset: Preset, output: str, limits: Limits = Limits()) -> None:
+    def __init__(self, preset: Preset, output: str, limits: Limits = Limits(), separator: str = "") -> None:
+        """`separator`: path of the vocal separator's file, for the rows that want one."""
         self.preset = preset
         self.output = output
         self.limits = limits
+        self.separator = separator
 
     def process(self, row: Row) -> Row:
         """Raises BadInput if the row cannot be rendered, StorageError if a store refuses."""
         row = with_defaults(row, self.preset)
         row = {**row, "start_s": row["start_s"] or 0.0, "separate_vocals": bool(row["separate_vocals"])}
         check_settings(row, self.preset)
-        refuse_vocals(row, self.preset)
+        row["separator"] = self._separator(row)
         row = {**row, **self._portrait(row)}
         row = {**row, **self._sound(row), "loras": self._loras(row)}
         row["content_id"] = identity(row, self.preset)
@@ -79,6 +83,12 @@ class Check(Stage):
             "audio_sha256": sha256,
         }
 
+    def _separator(self, row: Row) -> str:
+        try:
+            return read_separator(self.separator).id if row["separate_vocals"] else ""
+        except WeightsError as error:  # rows that want none can go on
+            raise BadInput(f"separate_vocals: {error}") from error
+
     def _loras(self, row: Row) -> str:
         """Each LoRA file with its weight and content, as JSON. One that does not fit the model is refused here."""
         found = []
@@ -107,20 +117,13 @@ class Check(Stage):
         return empty_network(TRANSFORMER, self.preset)
 
 
-def refuse_vocals(row: Row, preset: Preset) -> None:
-    """Raises BadInput for a row that asks for what is not there yet."""
-    if row["separate_vocals"]:
-        raise BadInput(
-            "vocal separation needs the separator model, which is not available in the "
-            f"`{preset.name}` preset. Leave separate_vocals empty."
-        )
-
-
 def identity(row: Row, preset: Preset) -> str:
     """The row's content id: a hash of everything that changes its pixels or its sound."""
     settings = {name: row[name] for name in SETTINGS}
     files = {name: row[name] for name in ("portrait_sha256", "audio_sha256")}
     files["loras"] = [(lora["sha256"], lora["config"], lora["weight"]) for lora in json.loads(row["loras"])]
+    if row["separator"]:
+        files["separator"] = row["separator"]
     model = {name: getattr(preset, name) for name in ("shift", "max_text_tokens")}
     # The other memory modes and attention kernels give the same video, within rounding.
     model |= {"is_fp8": preset.memory.startswith("fp8"), "is_sage": preset.attention == "sage"}

@@ -37,6 +37,7 @@ def write_separator(path: Path, gains: Sequence[float] | np.ndarray, *, nonlinea
         [numpy_helper.from_array(mask.reshape(1, 1, -1, 1), "mask")],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    path.parent.mkdir(exist_ok=True)
     onnx.save(model, str(path))
     describe(path)
     return str(path)

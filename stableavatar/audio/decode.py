@@ -104,9 +104,7 @@ def decode_speech(path: str, span: Span = Span()) -> np.ndarray:
     return np.clip(speech, -1.0, 1.0, out=speech)
 
 
-def read_stereo(
-    path: str, start: int = 0, *, stream: str = "", sample_rate: int
-) -> Generator[np.ndarray]:
+def read_stereo(path: str, start: int = 0, *, stream: str = "", sample_rate: int) -> Generator[np.ndarray]:
     """The sound from sample `start` of the medium's time line to its end: pieces of float32 [n, 2].
 
     A mono sound is on both sides, at its own level. Raises BadInput as `measure_sound`.
@@ -115,7 +113,9 @@ def read_stereo(
     with _blaming(path):
         layout = "mono" if source.channels == 1 else "stereo"  # ffmpeg itself would make a mono sound 3 dB softer
         sound = _span(source, 0.0, None).filter("aresample", ochl=layout, osf="fltp", rematrix_maxval=1)
-        sound = sound.filter("aresample", sample_rate, resampler="soxr", precision=28).filter("atrim", start_sample=start)
+        sound = sound.filter("aresample", sample_rate, resampler="soxr", precision=28).filter(
+            "atrim", start_sample=start
+        )
         for chunk in read(sound.output("pipe:", format="f32le", acodec="pcm_f32le")):
             samples = np.frombuffer(chunk, dtype="<f4").reshape(-1, 1 if layout == "mono" else 2)
             _check_finite(path, samples)

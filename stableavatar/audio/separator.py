@@ -25,6 +25,7 @@ from stableavatar.checkpoints.layout import VOCALS
 from stableavatar.errors import WeightsError
 from stableavatar.presets import Preset, PublishedWeights
 
+VERSION = 1  # raise it when the same sound and file begin to give other vocals
 HOP = 1024  # samples between the columns of a spectrogram; the same for every MDX-Net
 PARAMETERS = "mdx_model_data.json"  # beside a file that is not the published one, as UVR writes it
 _TAIL_BYTES = 10_240_000  # of a file, from its end, whose md5 is its name in such lists
@@ -52,7 +53,7 @@ _FETCH = f"`stableavatar download 1.3b` fetches {VOCALS}."
 
 @dataclass(frozen=True, kw_only=True)
 class SeparatorFile:
-    """An MDX-Net in a file, checked. `parameters`: what UVR's lists say of it; `id`: hash of file and parameters."""
+    """An MDX-Net in a file, checked. `parameters`: what lists say of it; `id`: hash of all that changes its vocals."""
 
     path: str
     name: str  # the md5 that lists know it by
@@ -84,7 +85,9 @@ def read_separator(path: str) -> SeparatorFile:
         listed_at = listed.stat().st_mtime_ns if listed.exists() else 0
         return _read(path, (found.st_size, found.st_mtime_ns, listed_at))
     except FileNotFoundError as error:
-        raise WeightsError(f"{path}, the vocal separator, is missing. {_FETCH} Or name one with --separator.") from error
+        raise WeightsError(
+            f"{path}, the vocal separator, is missing. {_FETCH} Or name one with --separator."
+        ) from error
     except OSError as error:
         raise WeightsError(f"{path}, the vocal separator, cannot be read ({error.strerror}). {_FETCH}") from error
 
@@ -97,7 +100,7 @@ def _read(path: str, version: tuple[int, ...]) -> SeparatorFile:
         name = hashlib.md5(file.read()).hexdigest()
     parameters = _parameters(path, name, version[0])
     _check_graph(path, parameters)
-    identity = json.dumps([sha256, parameters], sort_keys=True)
+    identity = json.dumps([VERSION, sha256, parameters], sort_keys=True)
     id = hashlib.sha256(identity.encode()).hexdigest()
     return SeparatorFile(path=path, name=name, parameters=parameters, id=id)
 
@@ -120,7 +123,8 @@ def _parameters(path: str, name: str, num_bytes: int) -> Mapping[str, Any]:
         raise WeightsError(f"{listed} does not say {', '.join(missing)} of {path} (md5 {name}). Add it.")
     if parameters["primary_stem"] != _VOCALS_STEM:
         raise WeightsError(
-            f"{path} gives {parameters['primary_stem']!r}, not {_VOCALS_STEM!r}. Name another with --separator. {_FETCH}"
+            f"{path} gives {parameters['primary_stem']!r}, not {_VOCALS_STEM!r}. Name another one with --separator. "
+            f"{_FETCH}"
         )
     return {word: parameters[word] for word in wanted}
 

@@ -15,9 +15,7 @@ from scipy.signal import firwin, resample_poly
 
 from stableavatar.audio.decode import read_stereo
 from stableavatar.audio.separator import HOP, SeparatorFile, load_mdx
-from stableavatar.units import SPEECH_RATE
 
-VERSION = 1  # raise it when the same sound and file begin to give other vocals
 VOCALS_RATE = 44_100  # samples per second that every MDX-Net is made for
 UP, DOWN = 160, 441  # 16 kHz of 44.1 kHz: blocks hold whole multiples, so that they meet without a gap
 ABOUT_BLOCK_S = 30.0
@@ -125,7 +123,7 @@ class Vocals:
             start += len(piece_SC)
 
     def block(self, number: int) -> np.ndarray:
-        """One block as the model hears it, float32 [n] at 16 kHz mono; the last is shorter, those after it are empty."""
+        """One block as the model hears it: float32 [n], 16 kHz mono. The last is shorter, those after it are empty."""
         separator = self._separator
         first = number * separator.num_steps
         pieces = list(self._joined(first, first + separator.num_steps))
