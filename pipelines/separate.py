@@ -8,7 +8,7 @@ import math
 import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
 
 import ffmpeg
 import numpy as np
@@ -27,7 +27,6 @@ from stableavatar.limits import Limits
 from stableavatar.units import SPEECH_RATE
 
 QUIET_S = 1.0  # silence beside blocks out of the middle of a sound: their edges are cuts, not the sound's own ends
-_KEPT = dict(format="FLAC", subtype="PCM_24")  # quiet voices keep their detail
 
 
 class Separate(Stage):
@@ -108,12 +107,14 @@ def kept_blocks(vocals: Vocals, key: str, numbers: Iterable[int]) -> Iterator[np
     """
     for number in numbers:
         name = hashlib.sha256(f"vocals\n{key}\n{number}".encode()).hexdigest()[:32]
-        with cache.made(f"{name}.flac", lambda path, number=number: _write_block(path, vocals.block(number))) as path:
+        with cache.made(name, partial(_write_block, vocals, number)) as path:
             yield soundfile.read(path, dtype="float32")[0]
 
 
-def _write_block(path: str, block: np.ndarray) -> None:
-    soundfile.write(path, block, SPEECH_RATE, **_KEPT)
+def _write_block(vocals: Vocals, number: int, path: str) -> None:
+    block = vocals.block(number)
+    container = "FLAC" if len(block) else "WAV"  # FLAC cannot hold nothing, which is what comes after a sound's end
+    soundfile.write(path, block, SPEECH_RATE, format=container, subtype="PCM_24")  # quiet voices keep their detail
 
 
 def separate_file(source: str, out: str, separator: str, *, stream: str = "", force: bool = False) -> None:

@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -13,14 +14,28 @@ N_FFT, DIM_F, DIM_T = 2048, 1025, 6  # small: a chunk is 1.5 s
 HERTZ_PER_BIN = 44_100 / N_FFT
 
 
-def write_separator(path: Path, gains: Sequence[float] | np.ndarray, *, nonlinear: bool = False) -> str:
+@dataclass(frozen=True, kw_only=True)
+class Dims:
+    """The sizes of a network: FFT, frequencies that it takes, and as a power of two the columns of a spectrogram."""
+
+    n_fft: int = N_FFT
+    dim_f: int = DIM_F
+    dim_t: int = DIM_T
+
+
+_SMALL = Dims()
+
+
+def write_separator(
+    path: Path, gains: Sequence[float] | np.ndarray, *, nonlinear: bool = False, dims: Dims = _SMALL
+) -> str:
     """Write an ONNX of MDX-Net's shape that multiplies each frequency by its gain, and what UVR would know of it.
 
     `nonlinear`: it also multiplies by the chunk's loudness, as no true mask would.
     """
-    mask = np.zeros(DIM_F, np.float32)
+    mask = np.zeros(dims.dim_f, np.float32)
     mask[: len(gains)] = gains
-    shape = [None, 4, DIM_F, 2**DIM_T]
+    shape = [None, 4, dims.dim_f, 2**dims.dim_t]
     nodes = [helper.make_node("Mul", ["input", "mask"], ["output"])]
     if nonlinear:
         nodes = [
@@ -39,17 +54,17 @@ def write_separator(path: Path, gains: Sequence[float] | np.ndarray, *, nonlinea
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
     path.parent.mkdir(exist_ok=True)
     onnx.save(model, str(path))
-    describe(path)
+    describe(path, dims)
     return str(path)
 
 
-def describe(path: Path, **words: object) -> None:
+def describe(path: Path, dims: Dims = _SMALL, **words: object) -> None:
     """Write beside a separator what UVR would know of it."""
     parameters = {
         "compensate": 1.0,
-        "mdx_dim_f_set": DIM_F,
-        "mdx_dim_t_set": DIM_T,
-        "mdx_n_fft_scale_set": N_FFT,
+        "mdx_dim_f_set": dims.dim_f,
+        "mdx_dim_t_set": dims.dim_t,
+        "mdx_n_fft_scale_set": dims.n_fft,
         "primary_stem": "Vocals",
     }
     name = hashlib.md5(path.read_bytes()[-10_240_000:]).hexdigest()

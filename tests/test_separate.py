@@ -2,6 +2,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -13,10 +14,11 @@ from pipelines.cli import main
 from pipelines.prepare import Prepare
 from pipelines.render import Loaders, Options, render, render_pools
 from pipelines.results import read_results
-from pipelines.separate import QUIET_S, Separate, blocks_of, wants_vocals
+from pipelines.separate import QUIET_S, Separate, blocks_of, kept_blocks, wants_vocals
 from pipelines.workers import Capacity, require_room
 from stableavatar.audio.decode import decode_speech
 from stableavatar.audio.span import Span
+from stableavatar.audio.vocals import vocals_of
 from stableavatar.presets import Preset
 from tests.avatars import load_noise
 from tests.separators import band, write_separator
@@ -49,12 +51,14 @@ def song(tmp_path: Path) -> str:
 
 @pytest.fixture
 def separate(path: str) -> Separate:
-    """The stage, whose separator notes each chunk that it separates."""
+    """The stage, whose separator counts the chunks that it separates."""
     stage = Separate(path)
-    separator = stage.separator
-    run, stage.calls = separator._mdx.run_model, []  # type: ignore[attr-defined]
-    separator._mdx.run_model = lambda mix: stage.calls.append(1) or run(mix)  # type: ignore[attr-defined]
+    stage.separator._mdx.run_model = Mock(side_effect=stage.separator._mdx.run_model)
     return stage
+
+
+def num_chunks(separate: Separate) -> int:
+    return separate.separator._mdx.run_model.call_count
 
 
 def prepared(row: dict[str, Any], preset: Preset, path: str) -> dict[str, Any]:
@@ -96,15 +100,15 @@ def test_a_block_is_separated_once_for_all_rows(
         assert separate(prepared(make_row(audio=song, separate_vocals=True, **words), preset, path))["error"] == ""
 
     run(start_s=35.0, end_s=45.0)  # in the second block alone
-    assert len(separate.calls) == one_block  # type: ignore[attr-defined]
+    assert num_chunks(separate) == one_block
     run(start_s=50.0, end_s=60.0, id="other")
-    assert len(separate.calls) == one_block  # type: ignore[attr-defined]
+    assert num_chunks(separate) == one_block
     run()
-    assert len(separate.calls) <= 3 * one_block  # type: ignore[attr-defined]
-    before = len(separate.calls)  # type: ignore[attr-defined]
+    assert num_chunks(separate) <= 3 * one_block
+    before = num_chunks(separate)
     with ThreadPoolExecutor(2) as threads:
         list(threads.map(lambda start_s: run(start_s=start_s), [0.0, 20.0]))
-    assert len(separate.calls) == before  # type: ignore[attr-defined]
+    assert num_chunks(separate) == before
 
 
 def test_another_separator_does_not_find_these_blocks(
@@ -136,6 +140,16 @@ def test_a_separator_that_has_changed_fails_the_row(
     assert "band.onnx has changed since it was checked" in failed["error"]
     Path(path).unlink()
     assert "`stableavatar download" in Separate(path)(row)["error"]
+
+
+def test_kept_blocks_are_those_that_were_separated(separate: Separate, song: str) -> None:
+    with vocals_of(separate.separator, song) as vocals:
+        new = list(kept_blocks(vocals, "song", range(4)))
+        num_calls = num_chunks(separate)
+        assert all(map(np.array_equal, kept_blocks(vocals, "song", range(4)), new))
+        assert num_chunks(separate) == num_calls
+        assert np.allclose(new[1], vocals.block(1), atol=2**-23)
+    assert [len(block) for block in new[-2:]] == [round((SECONDS - 61.04) * 16_000), 0]
 
 
 def test_which_blocks_hold_a_span() -> None:

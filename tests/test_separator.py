@@ -91,7 +91,9 @@ def test_a_list_that_says_too_little_or_nothing(path: Path) -> None:
     ("words", "message"),
     [
         ({"primary_stem": "Instrumental"}, "gives 'Instrumental', not 'Vocals'"),
-        ({"mdx_dim_f_set": 3072}, r"not spectrograms \[batch, 4, 3072, 64\]"),
+        ({"mdx_n_fft_scale_set": 1024}, "sizes that cannot be: mdx_n_fft_scale_set 1024"),
+        ({"mdx_dim_t_set": "8"}, "mdx_dim_t_set '8'. Correct it"),
+        ({"mdx_dim_f_set": 1000}, r"not spectrograms \[batch, 4, 1000, 64\]"),
     ],
 )
 def test_another_kind_of_network(path: Path, words: dict[str, Any], message: str) -> None:

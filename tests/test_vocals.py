@@ -1,6 +1,7 @@
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -136,11 +137,10 @@ def test_silence_costs_nothing(separator: VocalSeparator, tmp_path: Path, monkey
 
 
 def test_each_chunk_is_separated_once(separator: VocalSeparator, song: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    calls = []
-    run = separator._mdx.run_model
-    monkeypatch.setattr(separator._mdx, "run_model", lambda mix: calls.append(1) or run(mix))
+    run = Mock(side_effect=separator._mdx.run_model)
+    monkeypatch.setattr(separator._mdx, "run_model", run)
     blocks(separator, song, range(2))
-    assert len(calls) == 2 * separator.num_steps + 1
+    assert run.call_count == 2 * separator.num_steps + 1
 
 
 def test_sound_is_read_forwards_and_back(tmp_path: Path) -> None:

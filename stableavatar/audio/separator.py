@@ -39,7 +39,7 @@ _NAME = "vocals.onnx"  # under which audio-separator finds the file
 
 # Of Kim_Vocal_2.onnx, as its authors publish it: the name of the file in the lists, and what they say of it.
 PUBLISHED_BYTES = 66_759_214
-PUBLISHED = {
+PUBLISHED: dict[str, dict[str, Any]] = {
     "970b3f9492014d18fefeedfe4773cb42": {
         "compensate": 1.009,
         "mdx_dim_f_set": 3072,
@@ -68,8 +68,7 @@ def find_separator(preset: Preset, chosen: str | None) -> str:
     """
     if chosen:
         return os.path.abspath(os.path.expanduser(chosen))
-    is_published = isinstance(preset.weights, PublishedWeights)
-    return str(preset.weights.layout.folder / VOCALS) if is_published else ""
+    return str(preset.weights.layout.folder / VOCALS) if isinstance(preset.weights, PublishedWeights) else ""
 
 
 def read_separator(path: str) -> SeparatorFile:
@@ -126,7 +125,18 @@ def _parameters(path: str, name: str, num_bytes: int) -> Mapping[str, Any]:
             f"{path} gives {parameters['primary_stem']!r}, not {_VOCALS_STEM!r}. Name another one with --separator. "
             f"{_FETCH}"
         )
+    _check_sizes(listed, parameters)
     return {word: parameters[word] for word in wanted}
+
+
+def _check_sizes(listed: Path, parameters: Mapping[str, Any]) -> None:
+    """Raises WeightsError for sizes that no spectrogram has."""
+    words = ("mdx_n_fft_scale_set", "mdx_dim_f_set", "mdx_dim_t_set")
+    n_fft, dim_f, dim_t = (parameters[word] for word in words)
+    are_whole = all(isinstance(size, int) for size in (n_fft, dim_f, dim_t))
+    if not (are_whole and HOP < n_fft <= 16 * HOP and 0 < dim_f <= n_fft // 2 + 1 and 6 <= dim_t <= 12):
+        given = ", ".join(f"{word} {parameters[word]!r}" for word in words)
+        raise WeightsError(f"{listed} gives sizes that cannot be: {given}. Correct it.")
 
 
 def _check_graph(path: str, parameters: Mapping[str, Any]) -> None:
