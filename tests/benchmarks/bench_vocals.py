@@ -10,7 +10,6 @@ by that. So the SDR shows that the way there and back keeps the voice, not how w
 import argparse
 import json
 import os
-import resource
 import subprocess
 import sys
 import tempfile
@@ -84,8 +83,13 @@ def measure(kind: str, source: str, separator: str) -> None:
                 if not len(block):
                     break
                 num_blocks += 1
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(json.dumps([num_blocks, time.perf_counter() - started, peak]))
+    print(json.dumps([num_blocks, time.perf_counter() - started, peak_mib()]))
+
+
+def peak_mib() -> float:
+    """Peak memory of this program. What getrusage tells would begin with the memory of the process that started it."""
+    (line,) = (line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
+    return int(line.split()[1]) / 1024
 
 
 def costs(folder: Path, minutes: list[float]) -> None:
@@ -105,11 +109,8 @@ def costs(folder: Path, minutes: list[float]) -> None:
         for kind, what in (("blocks", "blocks into the cache"), ("file", "separate-vocals")):
             command = [sys.executable, "-m", __spec__.name, "--measure", kind, source, separator]
             found = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
-            num_blocks, seconds, own, child = json.loads(found.splitlines()[-1])
-            print(
-                f"| {length:g} min | {what} | {num_blocks or ''} | {seconds:.0f} | {own:.0f} | {child:.0f} |",
-                flush=True,
-            )
+            num_blocks, seconds, peak = json.loads(found.splitlines()[-1])
+            print(f"| {length:g} min | {what} | {num_blocks or ''} | {seconds:.0f} | {peak:.0f} |", flush=True)
 
 
 def main() -> None:
