@@ -331,6 +331,7 @@ RESULT: tuple[Column, ...] = (
     Column(name="weights_hash", type=TEXT, meaning="hash of the model's weights"),
     Column(name="check_s", type=NUMBER, unit="seconds", meaning="time taken to check the row's files"),
     Column(name="prepare_s", type=NUMBER, unit="seconds", meaning="time taken to fetch and decode"),
+    Column(name="separate_s", type=NUMBER, unit="seconds", meaning="time taken to separate the voice, if asked for"),
     Column(name="encode_text_s", type=NUMBER, unit="seconds", meaning="time taken to encode the prompts"),
     Column(name="generate_s", type=NUMBER, unit="seconds", meaning="time taken to generate, all in all"),
     Column(name="sample_s", type=NUMBER, unit="seconds", meaning="of that, denoising"),

@@ -3,6 +3,7 @@
 import argparse
 import json
 import math
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -95,6 +96,14 @@ def parser() -> argparse.ArgumentParser:
     extract.add_argument("out", metavar="OUT.wav", help="path or URI")
     extract.add_argument("--force", action="store_true", help="replace OUT.wav if it is there")
     extract.set_defaults(command="extract-audio")
+    vocals = commands.add_parser("separate-vocals", help="the voice out of a sound with music or noise")
+    vocals.add_argument("source", metavar="SRC", help="sound, or video with sound; path or URI")
+    vocals.add_argument("out", metavar="OUT.wav", help="path or URI: 44.1 kHz, stereo, 16 bits, as long as the sound")
+    vocals.add_argument("--model", default="tiny", metavar="DIR", help="the folder of a published model (see download)")
+    vocals.add_argument("--separator", metavar="FILE", help="another separator than the one in that folder")
+    vocals.add_argument("--audio-stream", default="", metavar="N", help="which sound of the file: number or language")
+    vocals.add_argument("--force", action="store_true", help="replace OUT.wav if it is there")
+    vocals.set_defaults(command="separate-vocals")
 
     status = commands.add_parser("status", help="how far an output is")
     status.add_argument("output", metavar="OUTPUT", help="folder or URI given to render")
@@ -151,6 +160,9 @@ def manifest_options() -> Parser:
         help="what rows that say nothing take, for example num_steps=30. Names: " + ", ".join(CHOICES),
     )
     options.add_argument("--lora", metavar="FILE:WEIGHT,...", help="LoRA files for rows that name none")
+    options.add_argument(
+        "--separator", metavar="FILE", help="vocal separator for rows with separate_vocals (MDX-Net, ONNX)"
+    )
     options.add_argument("--memory", choices=("auto", *MODES), default="auto", help="where the networks live")
     options.add_argument("--attention", choices=("auto", *BACKENDS), default="auto", help="attention kernel")
     options.add_argument("--limit", type=positive, metavar="N", help="only the first N rows of the manifest")
@@ -242,6 +254,7 @@ def noted(args: argparse.Namespace) -> dict[str, Any]:
     given = {name: getattr(args, name) for name in NOTED}
     given["model"] = args.model if args.model in PRESETS else storage.absolute(args.model)
     given["inputs"] = [storage.absolute(prefix) for prefix in args.inputs]
+    given["separator"] = os.path.abspath(os.path.expanduser(args.separator)) if args.separator else None
     given["lora"] = absolute_loras(args.lora) if args.lora else None
     return given
 

@@ -1,4 +1,4 @@
-"""Files from other stores, fetched once for each machine and version, however many rows and processes use them.
+"""Files that a machine fetches or computes once for each version, however many rows and processes use them.
 
 An entry is a file `<key>.<suffix>` in the scratch's cache, and beside it `<the same>.lock`: whoever uses the entry
 holds a shared lock on that, and its time of change tells when the entry was last used.
@@ -9,7 +9,7 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -79,7 +79,8 @@ def _copied(uri: str, keep: bool, max_bytes: float | None) -> Iterator[str]:
     suffix = suffix if re.fullmatch(r"\.[A-Za-z0-9]{1,10}", suffix) else ""
     if keep and info.version is not None and info.size is not None and info.size <= limit_bytes():
         key = hashlib.sha256(f"{uri}\n{info.version}".encode(errors="surrogatepass")).hexdigest()[:32]
-        with _entry(uri, os.path.join(scratch.place("cache"), key + suffix), info.size, max_bytes) as path:
+        known = FileInfo(size=info.size, version=None)
+        with made(key + suffix, lambda path: _fetch(uri, path, known, max_bytes)) as path:
             yield path
         return
     with scratch.folder() as folder:
@@ -97,19 +98,23 @@ def limit_bytes() -> float:
 
 
 @contextmanager
-def _entry(uri: str, path: str, size: int, max_bytes: float | None) -> Iterator[str]:
-    """The entry at `path`, fetched if it is not there, held until the end."""
+def made(name: str, make: Callable[[str], None]) -> Iterator[str]:
+    """The entry of that name, held until the end; if it is not there, `make(path)` writes it, in one process at a time.
+
+    The name must say everything that the content depends on. What `make` raises is raised.
+    """
+    path = os.path.join(scratch.place("cache"), name)
     while True:
         with scratch.locked(f"{path}.lock", shared=True):
             if os.path.exists(path):
                 os.utime(f"{path}.lock")
                 yield path
                 return
-        with scratch.locked(f"{path}.fetch"):  # one process fetches, the others wait for it
+        with scratch.locked(f"{path}.fetch"):  # one process makes it, the others wait
             if not os.path.exists(path):
                 with scratch.folder() as folder:
-                    _fetch(uri, f"{folder}/file", FileInfo(size=size, version=None), max_bytes)
-                    _make_room(size)
+                    make(f"{folder}/file")
+                    _make_room(os.path.getsize(f"{folder}/file"))
                     os.replace(f"{folder}/file", path)
             os.unlink(f"{path}.fetch")
 

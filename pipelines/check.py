@@ -9,7 +9,8 @@ from pipelines import cache, inputs, results
 from pipelines.correct import check_correction, identity_of
 from pipelines.stage import Row, Stage
 from stableavatar.audio.decode import measure_sound
-from stableavatar.errors import BadInput
+from stableavatar.audio.separator import read_separator
+from stableavatar.errors import BadInput, WeightsError
 from stableavatar.limits import Limits
 from stableavatar.model.dit import StableAvatarTransformer
 from stableavatar.model.lora import parse_loras, read_lora
@@ -39,22 +40,24 @@ class Check(Stage):
 
     width, height (pixels), num_frames, duration_s, num_windows, portrait_sha256, audio_sha256, loras (JSON: uri,
     weight and sha256 of each), tracks (JSON: kind, language, uri and sha256 of each), correction (JSON, see `correct`),
-    content_id, and video (the URI it will have).
+    separator (hash of the vocal separator, empty if the row wants none), content_id, and video (the URI it will have).
     """
 
     name = "check"
 
-    def __init__(self, preset: Preset, output: str, limits: Limits = Limits()) -> None:
+    def __init__(self, preset: Preset, output: str, limits: Limits = Limits(), separator: str = "") -> None:
+        """`separator`: path of the vocal separator's file, for the rows that want one."""
         self.preset = preset
         self.output = output
         self.limits = limits
+        self.separator = separator
 
     def process(self, row: Row) -> Row:
         """Raises BadInput if the row cannot be rendered, StorageError if a store refuses."""
         row = with_defaults(row, self.preset)
         row = {**row, "start_s": row["start_s"] or 0.0, "separate_vocals": bool(row["separate_vocals"])}
         check_settings(row, self.preset)
-        refuse_vocals(row, self.preset)
+        row["separator"] = self._separator(row)
         row = {**row, **self._portrait(row)}
         row = {**row, **self._sound(row), "loras": self._loras(row)}
         row["tracks"] = self._tracks(row)
@@ -88,6 +91,12 @@ class Check(Stage):
             "num_windows": windows,
             "audio_sha256": sha256,
         }
+
+    def _separator(self, row: Row) -> str:
+        try:
+            return read_separator(self.separator).id if row["separate_vocals"] else ""
+        except WeightsError as error:  # rows that want none can go on
+            raise BadInput(f"separate_vocals: {error}") from error
 
     def _loras(self, row: Row) -> str:
         """Each LoRA file with its weight and content, as JSON. One that does not fit the model is refused here."""
@@ -130,15 +139,6 @@ class Check(Stage):
         return empty_network(TRANSFORMER, self.preset)
 
 
-def refuse_vocals(row: Row, preset: Preset) -> None:
-    """Raises BadInput for a row that asks for what is not there yet."""
-    if row["separate_vocals"]:
-        raise BadInput(
-            "vocal separation needs the separator model, which is not available in the "
-            f"`{preset.name}` preset. Leave separate_vocals empty."
-        )
-
-
 def identity(row: Row, preset: Preset) -> str:
     """The row's content id: a hash of everything that changes its pixels or its sound."""
     settings = {name: row[name] for name in SETTINGS} | {name: row[name] for name in OPTIONAL if row[name]}
@@ -148,6 +148,8 @@ def identity(row: Row, preset: Preset) -> str:
         settings["language"] = language
     if tracks := [(track["kind"], track["language"], track["sha256"]) for track in json.loads(row["tracks"])]:
         files["tracks"] = tracks
+    if row["separator"]:
+        files["separator"] = row["separator"]
     model = {name: getattr(preset, name) for name in ("shift", "max_text_tokens")}
     # The other memory modes and attention kernels give the same video, within rounding.
     model |= {"is_fp8": preset.memory.startswith("fp8"), "is_sage": preset.attention == "sage"}

@@ -15,6 +15,7 @@ from pipelines.checkpoint import EVERY_S
 from pipelines.stage import Row, start_logging
 from pipelines.status import read_status
 from stableavatar.errors import BadInput, RowError, WeightsError
+from stableavatar.presets import find_preset
 
 if TYPE_CHECKING:
     from pipelines.render import RunReport
@@ -64,6 +65,7 @@ def run_render(args: argparse.Namespace) -> int:
         limit=args.limit,
         limits=chosen_limits(args),
         retry=args.retry,
+        separator=args.separator,
         save_every_s=args.save_every_s or EVERY_S,
         bounds=Bounds(stop_by=args.stop_by, max_gpu_hours=args.max_gpu_hours),
         arguments=noted(args),
@@ -113,13 +115,15 @@ def run_retry(args: argparse.Namespace) -> int:
 def run_check(args: argparse.Namespace) -> int:
     """List what a manifest asks for, row by row; with an output, also what is done already."""
     from pipelines.check import Check
+    from stableavatar.audio.separator import find_separator
     from stableavatar.model.weights import weights_hash
 
     preset = chosen_preset(args)
     rows = plan.read_manifest(args.manifest)
     rows = plan.select_rows(rows, args.limit, model=preset.name, weights_hash=weights_hash(preset))
     output = storage.absolute(args.output or ".")
-    rows = plan.check_rows(rows, Check(preset, output, chosen_limits(args)))
+    check = Check(preset, output, chosen_limits(args), find_separator(preset, args.separator))
+    rows = plan.check_rows(rows, check)
     done = results.split_finished(rows, results.read_results(output), output)[1] if args.output else []
     console.print(tables.listing(rows, {results.stem(row) for row in done}))
     num_failed = print_failures(rows)
@@ -211,6 +215,17 @@ def run_extract_audio(args: argparse.Namespace) -> int:
     return ALL_FINE
 
 
+def run_separate_vocals(args: argparse.Namespace) -> int:
+    """Write the voice in a sound as a file."""
+    from pipelines.separate import separate_file
+    from stableavatar.audio.separator import find_separator
+
+    separator = find_separator(find_preset(args.model), args.separator)
+    separate_file(args.source, args.out, separator, stream=args.audio_stream, force=args.force)
+    console.print(f"The voice is in {args.out}", markup=False)
+    return ALL_FINE
+
+
 COMMANDS = {
     "render": run_render,
     "retry": run_retry,
@@ -221,6 +236,7 @@ COMMANDS = {
     "inspect": run_inspect,
     "convert": run_convert,
     "extract-audio": run_extract_audio,
+    "separate-vocals": run_separate_vocals,
 }
 
 if __name__ == "__main__":

@@ -22,16 +22,18 @@ from pipelines.prepare import Prepare
 from pipelines.progress import Progress, Reporter, snapshot
 from pipelines.results import WriteResult
 from pipelines.rounds import check_rounds, rounds
+from pipelines.separate import Separate, wants_vocals
 from pipelines.stage import Place, Row, place
 from pipelines.watch import Bounds, Watch
 from pipelines.workers import Capacity, Pool, cluster, read_files, require_room, stop_flows
+from stableavatar.audio.separator import find_separator
 from stableavatar.avatar import Avatar
 from stableavatar.limits import Limits
 from stableavatar.model.conditions import TextEncoder
 from stableavatar.model.weights import weights_hash
 from stableavatar.presets import Preset
 
-LIGHT = 0.25  # logical CPUs of a stage beside the generator: four of them and one generator fit on two cores
+LIGHT = 0.2  # logical CPUs of a stage beside the generator: five of them and one generator fit on two cores
 COMPACT_EVERY = 500  # rows: to list and read many small files takes its time
 GENERATE_ATTEMPTS = 20  # of Ray. How often a row may kill its generator is counted more exactly, in its checkpoint
 
@@ -44,6 +46,7 @@ class Options:
     retry: frozenset[str] | None = None  # only rows that failed before, with these kinds of errors
     bounds: Bounds = field(default_factory=Bounds)
     limits: Limits = field(default_factory=Limits)
+    separator: str | None = None  # file of the vocal separator; None: the one in the model's folder
     save_every_s: float = EVERY_S
     arguments: dict[str, Any] = field(default_factory=dict)  # noted with the run: `retry` starts it with them again
 
@@ -103,7 +106,7 @@ def render(
         progress: Any = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(Progress).remote()
         generate = (output, lease.holder, options.save_every_s, Reporter(progress))
         write = (output, carried_schema({"carried": plan.unpack(row)} for row in rows))
-        pools = render_pools(preset, loaders, options, generate, write, capacity)
+        pools = render_pools(preset, loaders, options, generate, write, capacity, wants_vocals(todo))
         require_room(pools, capacity)
         counts: dict[str, Any] = {
             "num_rows": len(rows),
@@ -154,7 +157,7 @@ def check_pools(preset: Preset, output: str, options: Options, capacity: Capacit
 
     In tasks: an actor that dies again and again may keep its CPU, and the generator behind it would wait for ever.
     """
-    check = Check(preset, output, options.limits)
+    check = Check(preset, output, options.limits, find_separator(preset, options.separator))
     return [Pool(stage=check, size=max(1, capacity.num_cpus // 2), num_cpus=1)]
 
 
@@ -165,15 +168,24 @@ def render_pools(
     generate: tuple[Any, ...],
     write: tuple[Any, ...],
     capacity: Capacity,
+    separate: bool = False,
 ) -> list[Pool]:
     """The stages that make a video, in their order.
 
-    `generate`: what the generators take beside preset and loader; `write`: what WriteResult takes.
+    `generate`: what the generators take beside preset and loader; `write`: what WriteResult takes; `separate`: whether
+    some row wants its vocals separated.
     """
     helpers = max(1, min(capacity.num_cpus // 4, num_generators(capacity)))  # of each kind, for all generators
     encoder_cpus = max(LIGHT, capacity.num_cpus // 8)  # Ray gives an actor as many threads
+    separators = Pool(
+        stage=Separate,
+        args=(find_separator(preset, options.separator), options.limits),
+        size=helpers,
+        num_cpus=max(LIGHT, encoder_cpus / helpers),
+    )
     return [
         Pool(stage=Prepare, args=(options.limits,), size=helpers, num_cpus=LIGHT),
+        *([separators] if separate else []),
         Pool(stage=EncodeText, args=(preset, loaders.encoder), num_cpus=encoder_cpus),
         Pool(
             stage=Generate,

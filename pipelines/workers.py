@@ -69,7 +69,7 @@ def stop_flows() -> None:
 
 def require_room(pools: list[Pool], capacity: Capacity) -> None:
     """Raises ClusterError if the pools do not fit side by side: the last of them would wait for ever."""
-    needed = sum(pool.size * pool.num_cpus for pool in pools)
+    needed = round(sum(pool.size * pool.num_cpus for pool in pools), 4)  # as exactly as Ray counts
     if needed > capacity.num_cpus:
         raise ClusterError(f"the cluster has {capacity.num_cpus} CPUs, and this run needs {needed:g}. Add a node.")
 

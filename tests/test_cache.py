@@ -74,6 +74,38 @@ def test_a_signed_address_may_be_long_and_its_signature_is_no_part_of_the_name(t
         server.server_close()
 
 
+def use_made(name: str, make: Callable[[str], None]) -> bytes:
+    with cache.made(name, make) as path:
+        return Path(path).read_bytes()
+
+
+def test_what_is_made_is_made_once_for_all_who_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = []
+
+    def make(path: str) -> None:
+        made.append(path)
+        time.sleep(0.3)
+        Path(path).write_bytes(b"x" * 600)
+
+    with ThreadPoolExecutor(4) as threads:
+        assert set(threads.map(lambda _: use_made("a.flac", make), range(4))) == {b"x" * 600}
+    assert len(made) == 1
+    monkeypatch.setenv(cache.VARIABLE, str(1000e-9))
+    use_made("b.flac", make)  # both do not fit
+    assert list(entries()) == ["b.flac"]
+
+
+def test_what_could_not_be_made_is_made_by_the_next() -> None:
+    def fail(path: str) -> None:
+        Path(path).write_bytes(b"half")
+        raise BadInput("no sound")
+
+    with pytest.raises(BadInput, match="no sound"):
+        use_made("a.flac", fail)
+    assert entries() == {}
+    assert use_made("a.flac", lambda path: storage.write(b"whole", path)) == b"whole"
+
+
 @pytest.mark.parametrize("missing", ["no/such/file", "/no/such/folder/face.png"])
 def test_a_missing_file(missing: str) -> None:
     with pytest.raises(BadInput, match="does not exist"):

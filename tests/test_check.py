@@ -12,6 +12,7 @@ from pipelines.check import Check
 from stableavatar.limits import Limits
 from stableavatar.presets import Preset
 from tests.media import write_tone
+from tests.separators import band, write_separator
 
 MakeRow = Callable[..., dict[str, Any]]
 
@@ -134,12 +135,12 @@ def test_limits_hold_for_every_file_of_a_row(preset: Preset, make_row: MakeRow, 
         ({"start_s": 100.0}, "speech_es_short.flac"),
         ({"audio_stream": "de"}, "has no audio stream 'de'. There is 0: "),
         ({"end_s": 0.01}, "less than one video frame"),
-        ({"separate_vocals": True}, "separator model"),
         ({"language": "klingon"}, "'klingon' is no known language"),
         ({"subtitles": "en=missing.srt"}, "missing.srt does not exist"),
         ({"subtitles": f"en={__file__}"}, "is not subtitles that can be read"),
         ({"audio_tracks": f"en={__file__}"}, "test_check.py is not sound"),
         ({"audio_tracks": "en="}, "a file is missing"),
+        ({"separate_vocals": True}, "no vocal separator. Name its file with --separator"),
     ],
 )
 def test_bad_rows_say_row_file_and_remedy(
@@ -182,3 +183,23 @@ def test_tracks_obey_the_limits(preset: Preset, make_row: MakeRow, tmp_path: Pat
     (tmp_path / "a.srt").write_text(SRT.format("hello"))
     elsewhere = Limits(inputs=(str(Path(make_row()["audio"]).parent),))
     assert "a.srt lies outside" in Check(preset, "/out", elsewhere)(make_row(subtitles="en=a.srt"))["error"]
+
+
+def test_a_separator_counts_for_rows_that_want_one(preset: Preset, make_row: MakeRow, tmp_path: Path) -> None:
+    one, other = (
+        write_separator(tmp_path / name / "a.onnx", gains) for name, gains in (("1", band(0, 99)), ("2", band(0, 999)))
+    )
+
+    def identity(separator: str, is_wanted: bool | None) -> str:
+        row = Check(preset, "/out", separator=separator)(make_row(separate_vocals=is_wanted))
+        assert row["status"] == "ready", row["error"]
+        return row["content_id"]
+
+    assert identity(one, None) == identity(other, None) == identity("/missing.onnx", None) == identity("", False)
+    assert len({identity(one, None), identity(one, True), identity(other, True)}) == 3
+
+
+def test_a_missing_separator_fails_the_rows_that_want_it(preset: Preset, make_row: MakeRow) -> None:
+    row = Check(preset, "/out", separator="/no/such.onnx")(make_row(separate_vocals=True))
+    assert row["error_kind"] == "bad_input"
+    assert "/no/such.onnx, the vocal separator, is missing. `stableavatar download" in row["error"]

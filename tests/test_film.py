@@ -28,10 +28,10 @@ def path(tmp_path_factory: pytest.TempPathFactory) -> str:
     folder = tmp_path_factory.mktemp("film")
     write_tone(folder / "a.wav", duration_s=NUM_FRAMES / 25)
     encode_sound(str(folder / "a.wav"), str(folder / "a.m4a"), duration_s=NUM_FRAMES / 25)
-    size = {"width": SIZE, "height": SIZE, "num_frames": NUM_FRAMES}
-    with video_writer(str(folder / "a.mp4"), sound_path=str(folder / "a.m4a"), **size) as writer:
+    video, sound = f"{folder}/a.mp4", f"{folder}/a.m4a"
+    with video_writer(video, sound_path=sound, width=SIZE, height=SIZE, num_frames=NUM_FRAMES) as writer:
         writer.write(pictures(NUM_FRAMES))
-    return str(folder / "a.mp4")
+    return video
 
 
 @pytest.fixture(scope="module")

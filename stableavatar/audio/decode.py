@@ -1,7 +1,7 @@
 """Sound of any file: how long it is, as the speech the model hears, and as the sound track of the video."""
 
 import wave
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
@@ -131,19 +131,25 @@ def aac_output(sound: Any, out_path: str, rate: int, channels: int) -> Any:
     return output.global_args(*_SAME_EVERYWHERE)
 
 
-def decode_sound(path: str, *, sample_rate: int, layout: str) -> np.ndarray:
-    """The whole sound with another one's rate and channels (ffmpeg's name of their layout): float32 [n, channels].
+def read_sound(
+    path: str, *, sample_rate: int, layout: str = "stereo", start: int = 0, stream: str = ""
+) -> Generator[np.ndarray]:
+    """The sound from sample `start` of the medium's time line to its end, piece by piece: float32 [n, channels].
 
-    Raises BadInput as `measure_sound`, and for NaN.
+    `layout` is ffmpeg's name of the channels. Raises BadInput as `measure_sound`.
     """
-    source = open_source(path)
+    source = open_source(path, stream)
     # A voice alone is as loud on both sides as it was in the middle; ffmpeg would lower it by 3 dB.
     is_copied = source.channels == 1 and layout == "stereo"
-    sound = sound_of(source).filter("aresample", ochl="mono" if is_copied else layout, osf="fltp")
-    sound = sound.filter("aresample", sample_rate, resampler="soxr", precision=28)
-    num_channels = 1 if is_copied else av.AudioLayout(layout).nb_channels
-    samples = np.concatenate(list(_decoded(source, sound, channels=num_channels)))
-    return np.tile(samples, (1, 2 if is_copied else 1))
+    sound = sound_of(source).filter("aresample", ochl="mono" if is_copied else layout, osf="fltp", rematrix_maxval=1)
+    sound = sound.filter("aresample", sample_rate, resampler="soxr", precision=28).filter("atrim", start_sample=start)
+    for samples in _decoded(source, sound, channels=1 if is_copied else av.AudioLayout(layout).nb_channels):
+        yield np.tile(samples, (1, 2)) if is_copied else samples
+
+
+def decode_sound(path: str, *, sample_rate: int, layout: str) -> np.ndarray:
+    """The whole of what `read_sound` gives, float32 [n, channels]."""
+    return np.concatenate(list(read_sound(path, sample_rate=sample_rate, layout=layout)))
 
 
 def sound_of(source: Source, start_s: float = 0.0, end_s: float | None = None) -> Any:
