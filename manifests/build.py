@@ -4,7 +4,7 @@ import csv
 import io
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from string import Formatter
 from typing import Any
@@ -55,11 +55,11 @@ class Cast:
 def cast(portraits: Sequence[Portrait], voices: Sequence[Voice]) -> Cast:
     """Everyone speaks with every voice; but where voices are named like portraits, everyone with their own.
 
-    A voice is named like a portrait if its file is, or a folder that it lies in. One that lies in no folder and is
-    named like nobody is everybody's.
+    A voice is named like a portrait if its file is, or begins so (`anna_de.wav`), or a folder that it lies in. One that
+    lies in no folder and is named like nobody is everybody's.
     """
     names = {portrait.name for portrait in portraits}
-    owners = [next((word for word in voice.words if word in names), None) for voice in voices]
+    owners = [_owner(voice, names) for voice in voices]
     is_by_name = any(owners)
 
     def go_together(portrait: Portrait, voice: Voice, owner: str | None) -> bool:
@@ -69,6 +69,14 @@ def cast(portraits: Sequence[Portrait], voices: Sequence[Voice]) -> Cast:
     used = {reference for portrait, voice in pairs for reference in (portrait.reference, voice.reference)}
     given = [portrait.reference for portrait in portraits] + [voice.reference for voice in voices]
     return Cast(pairs=pairs, is_by_name=is_by_name, left_out=[name for name in given if name not in used])
+
+
+def _owner(voice: Voice, names: Collection[str]) -> str | None:
+    """The portrait's name that a voice carries, the longest if there are several."""
+    whole = next((word for word in voice.words if word in names), None)
+    file = voice.words[-1] if voice.words else ""
+    starts = (name for name in names if file.startswith(tuple(name + mark for mark in "_- .")))
+    return whole or max(starts, key=len, default=None)
 
 
 def build_rows(

@@ -24,7 +24,7 @@ def listing(rows: Iterable[Row], done: Collection[str] = ()) -> Table:
         if row["status"] != "failed":
             stem = results.stem(row)
             size, seconds = f"{row['width']}x{row['height']}", f"{row['duration_s']:.2f}"
-            video = f"videos/{stem}.mp4" + (" (already done)" if stem in done else "")
+            video = row["video"][row["video"].rindex("/videos/") + 1 :] + (" (already done)" if stem in done else "")
             table.add_row(
                 escape(row["id"]), size, seconds, str(row["num_frames"]), str(row["num_windows"]), escape(video)
             )

@@ -19,6 +19,7 @@ from transformers import CLIPVisionModel, Wav2Vec2Model
 from stableavatar.checkpoint import Checkpoint, NoCheckpoint
 from stableavatar.correction.picture import Recalled, recall, write_corrected
 from stableavatar.correction.plan import Correction, plan_correction
+from stableavatar.course import Course
 from stableavatar.errors import OutOfMemory
 from stableavatar.model.attention import set_attention
 from stableavatar.model.conditions import PAUSE_RMS, audio_network, embed_image, embed_speech, image_network
@@ -175,7 +176,7 @@ class Avatar:
             BrokenVideo: the model gave values that are not finite.
             StorageError: the file could not be written.
         """
-        course = _Course(on_progress, checkpoint)
+        course = Course(on_progress, checkpoint)
         for num_tries in (1, 2):
             try:
                 with reproducible(CPU_THREADS):
@@ -189,7 +190,7 @@ class Avatar:
         size = f"{request.width}x{request.height}"
         raise OutOfMemory(f"{self.device} has too little memory for a video of {size}: {reason}")
 
-    def _make(self, request: VideoRequest, path: str, course: "_Course", num_tries: int) -> VideoReport:
+    def _make(self, request: VideoRequest, path: str, course: Course, num_tries: int) -> VideoReport:
         _reset_peak(self.device)
         started = time.monotonic()
         old = self._recall(request, request.correction) if request.correction else None
@@ -242,7 +243,7 @@ class Avatar:
         height, width = request.height // PIXELS_PER_LATENT, request.width // PIXELS_PER_LATENT
         return (1, self.vae.config.z_dim, num_latents, height, width)
 
-    def _sample(self, request: VideoRequest, plan: Plan, course: "_Course", known: Known | None = None) -> Tensor:
+    def _sample(self, request: VideoRequest, plan: Plan, course: Course, known: Known | None = None) -> Tensor:
         scheduler = SCHEDULERS[request.sampling.scheduler](request.num_steps, self.preset.shift)
         start = [self._start(request, plan, scheduler, course.checkpoint, known)]
         course.begin(start[0].num_done(len(plan.windows)))
@@ -311,33 +312,6 @@ def _fitting_mode(preset: Preset, device: str, dtype: torch.dtype) -> str:
         return "full"
     transformer, image_encoder = (empty_network(part, preset).to(dtype) for part in (TRANSFORMER, IMAGE))
     return choose_mode([image_encoder, empty_network(VAE, preset)], transformer, free)
-
-
-class _Course:
-    """How far a video has come: counts its window-steps for those who wait for it, and offers it to be kept."""
-
-    def __init__(self, on_progress: Callable[[int], None], checkpoint: Checkpoint):
-        self.on_progress = on_progress
-        self.checkpoint = checkpoint
-        self.num_done = 0
-        self.num_resumed = 0
-
-    def begin(self, num_done: int) -> None:
-        """A try begins, with that many window-steps done by others."""
-        if num_done != self.num_done:
-            self.on_progress(num_done - self.num_done)
-        self.num_done = self.num_resumed = num_done
-
-    def advance(self, snapshot: Callable[[], SamplerState]) -> None:
-        """One more is done."""
-        self.num_done += 1
-        self.on_progress(1)
-        self.checkpoint.offer(self.num_done, snapshot)
-
-    def offer(self, snapshot: Callable[[], SamplerState]) -> None:
-        """Here the video can be left. Who waits for it hears that it goes on, and may say that it is to stop."""
-        self.on_progress(0)
-        self.checkpoint.offer(self.num_done, snapshot)
 
 
 def step_weights(request: VideoRequest) -> Sequence[Weights]:

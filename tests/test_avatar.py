@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from stableavatar.avatar import CPU_THREADS, NUM_PORTRAITS, Avatar, VideoRequest, _Course
+from stableavatar.avatar import CPU_THREADS, NUM_PORTRAITS, Avatar, VideoRequest
 from stableavatar.checkpoint import NoCheckpoint
+from stableavatar.course import Course
 from stableavatar.errors import OutOfMemory
 from stableavatar.model.lora import Lora, LowRank
 from stableavatar.reproducible import reproducible
@@ -85,7 +86,7 @@ def test_every_setting_changes_the_video(avatar: Avatar, make_request: Callable[
     def sampled(wanted: VideoRequest) -> bytes:
         with torch.inference_mode(), reproducible(CPU_THREADS):  # as `generate`
             return (
-                avatar._sample(wanted, avatar._plan(wanted), _Course(lambda _: None, NoCheckpoint())).numpy().tobytes()
+                avatar._sample(wanted, avatar._plan(wanted), Course(lambda _: None, NoCheckpoint())).numpy().tobytes()
             )
 
     today = sampled(request)

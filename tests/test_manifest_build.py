@@ -36,6 +36,16 @@ def test_voices_that_are_named_like_portraits_are_their_own() -> None:
     assert cast([ANNA, BEN], [voice("anna/de")]).left_out == ["p/ben.png"]
 
 
+def test_a_file_that_begins_like_a_portrait_is_that_portraits_voice() -> None:
+    portraits = [ANNA, BEN, Portrait(name="anna-b", reference="p/anna-b.png")]
+    found = cast(portraits, [voice(name) for name in ("anna_de", "anna-b_de", "ben.de", "annabel_de")])
+    assert [(p.name, v.reference) for p, v in found.pairs if v.reference != "annabel_de"] == [
+        ("anna", "anna_de"),
+        ("ben", "ben.de"),
+        ("anna-b", "anna-b_de"),
+    ]
+
+
 def test_the_voice_says_more_than_the_portrait_and_that_more_than_what_all_have() -> None:
     common = {"prompt": "Someone.", "num_steps": 9, "language": "en"}
     rows = build_rows(cast([ANNA, BEN], [DE, FR]).pairs, common=common)

@@ -71,7 +71,8 @@ def write_corrected(
     language: str = "",
     tracks: Sequence[Track] = (),
 ) -> None:
-    """Write the corrected video. Where nothing changes between two key frames, the old packets are copied.
+    """Write the corrected video. Up to where something changes, and from the next key frame on, the old packets
+    are copied.
 
     Args:
         vae: the decoder.
@@ -137,7 +138,7 @@ def _to_values(frames: list[np.ndarray]) -> Tensor:
 
 
 def _runs(film: Film, changed: list[Span]) -> Iterator[tuple[Span, bool]]:
-    """The film from key frame to key frame, and whether something changes there."""
+    """The film in runs that are copied, and runs that are encoded again because something changes there."""
     touched: list[Span] = []
     for span in changed:
         first, stop = film.cut_around(*span)
@@ -176,7 +177,7 @@ def _changes(
 def _write_run(
     film: Film, run: Span, changed: list[Span], new_frames: Iterator[tuple[float, np.ndarray]], writer: PieceWriter
 ) -> None:
-    """A run from key frame to key frame: the old frames, and where something changes the new ones faded over them."""
+    """A run that is encoded again: the old frames, and where something changes the new ones faded over them."""
     with closing(read_frames(film, *run)) as old_frames:
         for number, frame_HWC in enumerate(old_frames, start=run[0]):
             if any(first <= number < stop for first, stop in changed):

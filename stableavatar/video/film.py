@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cache
-from itertools import islice
+from itertools import accumulate, islice
 from typing import Any
 
 import av
@@ -35,17 +35,22 @@ _REMEDY = "Name a video that this program has made with the row's own settings, 
 
 @dataclass(frozen=True, kw_only=True)
 class Film:
-    """The picture of a finished video. `keys`: the frames at which it can be cut, from 0, and behind the last frame."""
+    """The picture of a finished video.
+
+    `keys`: frames at which a part of it can begin, from 0, and behind the last frame. `ends`: frames before which a
+    part can end, because those before are stored before all others.
+    """
 
     path: str
     width: int  # pixels
     height: int
     num_frames: int
     keys: tuple[int, ...]
+    ends: tuple[int, ...]
 
     def cut_around(self, first: int, stop: int) -> tuple[int, int]:
-        """The least frames [first, stop) around these at which the film can be cut."""
-        return max(key for key in self.keys if key <= first), min(key for key in self.keys if key >= stop)
+        """The least frames [first, stop) around these of which both neighbours can be kept as they are."""
+        return max(end for end in self.ends if end <= first), min(key for key in self.keys if key >= stop)
 
 
 def open_film(path: str) -> Film:
@@ -69,11 +74,13 @@ def open_film(path: str) -> Film:
     if sorted(frames) != list(range(len(frames))) or not frames.get(0):
         raise BadInput(f"{path} does not show a frame at each 1/{FPS} s from its start on. {_REMEDY}")
     keys = (*sorted(int(number) for number, is_key in frames.items() if is_key), len(frames))
-    return Film(path=path, width=width, height=height, num_frames=len(frames), keys=keys)
+    last = accumulate((int(number) for number in frames), max)
+    ends = (0, *(count for count, number in enumerate(last, start=1) if number == count - 1))
+    return Film(path=path, width=width, height=height, num_frames=len(frames), keys=keys, ends=ends)
 
 
 def copy_frames(film: Film, first: int, stop: int, out_path: str) -> None:
-    """Write frames [first, stop) as a piece, packet by packet; both are places where the film can be cut.
+    """Write frames [first, stop) as a piece, packet by packet: from one of the film's `keys` to one of its `ends`.
 
     Raises StorageError if it cannot be written.
     """
@@ -82,12 +89,9 @@ def copy_frames(film: Film, first: int, stop: int, out_path: str) -> None:
         with av.open(local(out_path), "w", format="mp4", options={"fflags": "+bitexact"}) as piece:
             copy = piece.add_stream_from_template(stream)
             offset = round(Fraction(first, FPS) / stream.time_base)
-            is_inside = False
             packet: Any
             for packet in container.demux(stream):
-                if packet.is_keyframe and packet.size:
-                    is_inside = first <= _number(packet) < stop
-                if is_inside and packet.size:
+                if packet.size and first <= _number(packet) < stop:
                     packet.pts, packet.dts = packet.pts - offset, packet.dts - offset
                     packet.stream = copy
                     piece.mux(packet)
@@ -98,7 +102,7 @@ def read_frames(film: Film, first: int, stop: int) -> Generator[np.ndarray]:
 
     Raises BadInput if they cannot be decoded.
     """
-    start, end = film.cut_around(first, stop)
+    start, end = max(key for key in film.keys if key <= first), min(end for end in film.ends if end >= stop)
     with tempfile.TemporaryDirectory(prefix=".frames-") as folder:
         piece = os.path.join(folder, "piece.mp4")
         copy_frames(film, start, end, piece)
