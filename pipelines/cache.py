@@ -10,7 +10,7 @@ import re
 import shutil
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -119,15 +119,26 @@ def made(name: str, make: Callable[[str], None]) -> Iterator[str]:
             os.unlink(f"{path}.fetch")
 
 
+def discard(name: str) -> None:
+    """Remove the entry of that name, when nobody uses it any more: the next one who wants it makes it again."""
+    path = os.path.join(scratch.place("cache"), name)
+    with scratch.locked(f"{path}.lock"), suppress(FileNotFoundError):
+        os.unlink(path)
+
+
+def require_space(num_bytes: float) -> None:
+    """Raises StorageError if so much does not fit on the scratch disk, not even without entries that nobody uses."""
+    if shutil.disk_usage(scratch.root()).free < num_bytes:
+        _make_room(num_bytes)
+    scratch.require_space(num_bytes)
+
+
 def _fetch(uri: str, path: str, info: FileInfo, max_bytes: float | None) -> None:
-    size = info.size or 0
-    if shutil.disk_usage(scratch.root()).free < size:
-        _make_room(size)
-    scratch.require_space(size)
+    require_space(info.size or 0)
     storage.fetch(uri, path, max_bytes=max_bytes)
 
 
-def _make_room(num_bytes: int) -> None:
+def _make_room(num_bytes: float) -> None:
     """Remove what was not used for longest until there is room for so much more. Entries in use stay, come what may."""
     cache = scratch.place("cache")
     with scratch.locked(os.path.join(scratch.root(), "cache.lock")):

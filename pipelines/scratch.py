@@ -85,6 +85,15 @@ def require_space(num_bytes: float) -> None:
         )
 
 
+@contextmanager
+def writing(path: str, *errors: type[Exception]) -> Iterator[None]:
+    """Around what writes the file `path` here: an OSError, or one of `errors`, becomes a StorageError."""
+    try:
+        yield
+    except (OSError, *errors) as error:
+        raise StorageError(f"{path} cannot be written ({error}). Make room on the scratch disk.") from error
+
+
 def sweep() -> None:
     """Remove the work folders of processes that are dead, and videos that nobody has fetched from the outbox for long.
 

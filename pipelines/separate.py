@@ -79,8 +79,10 @@ class Separate(Stage):
         end_s = None if span.end_s is None else min(span.end_s, stop_s) - shift_s
         quiet = np.zeros(round(QUIET_S * SPEECH_RATE), np.float32)
         key = f"{row['audio_sha256']}\n{span.stream}\n{row['separator']}"
+        cache.require_space(len(numbers) * self.separator.block_s * SPEECH_RATE * quiet.itemsize)
         with (
             vocals_of(self.separator, path, span.stream) as vocals,
+            scratch.writing(voice, soundfile.SoundFileError),
             soundfile.SoundFile(voice, "w", SPEECH_RATE, 1, "FLOAT", format="WAV") as file,
         ):
             file.write(quiet if numbers.start else quiet[:0])
@@ -103,18 +105,29 @@ def blocks_of(start_s: float, stop_s: float, block_s: float) -> tuple[range, flo
 def kept_blocks(vocals: Vocals, key: str, numbers: Iterable[int]) -> Iterator[np.ndarray]:
     """The blocks, float32 [n], out of this machine's cache; those that are not there are separated.
 
-    `key` says whose vocals they are.
+    `key` says whose vocals they are. Raises StorageError.
     """
     for number in numbers:
         name = hashlib.sha256(f"vocals\n{key}\n{number}".encode()).hexdigest()[:32]
-        with cache.made(name, partial(_write_block, vocals, number)) as path:
-            yield soundfile.read(path, dtype="float32")[0]
+        make = partial(_write_block, vocals, number)
+        try:
+            block = _read_block(name, make)
+        except soundfile.SoundFileError:  # the disk lost some of it
+            cache.discard(name)
+            block = _read_block(name, make)
+        yield block
+
+
+def _read_block(name: str, make: Callable[[str], None]) -> np.ndarray:
+    with cache.made(name, make) as path:
+        return soundfile.read(path, dtype="float32")[0]
 
 
 def _write_block(vocals: Vocals, number: int, path: str) -> None:
     block = vocals.block(number)
     container = "FLAC" if len(block) else "WAV"  # FLAC cannot hold nothing, which is what comes after a sound's end
-    soundfile.write(path, block, SPEECH_RATE, format=container, subtype="PCM_24")  # quiet voices keep their detail
+    with scratch.writing(path, soundfile.SoundFileError):
+        soundfile.write(path, block, SPEECH_RATE, format=container, subtype="PCM_24")  # quiet voices keep their detail
 
 
 def separate_file(source: str, out: str, separator: str, *, stream: str = "", force: bool = False) -> None:

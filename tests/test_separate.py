@@ -1,6 +1,8 @@
+import resource
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from unittest.mock import Mock
 
@@ -150,6 +152,41 @@ def test_kept_blocks_are_those_that_were_separated(separate: Separate, song: str
         assert num_chunks(separate) == num_calls
         assert np.allclose(new[1], vocals.block(1), atol=2**-23)
     assert [len(block) for block in new[-2:]] == [round((SECONDS - 61.04) * 16_000), 0]
+
+
+def test_a_kept_block_that_cannot_be_read_is_made_again(separate: Separate, song: str) -> None:
+    with vocals_of(separate.separator, song) as vocals:
+        (new,) = kept_blocks(vocals, "song", [0])
+        (entry,) = (file for file in Path(scratch.place("cache")).iterdir() if file.suffix != ".lock")
+        for broken in (b"", b"fLaC", entry.read_bytes()[:30_000]):
+            entry.write_bytes(broken)
+            assert np.array_equal(next(kept_blocks(vocals, "song", [0])), new)
+
+
+@pytest.mark.parametrize("max_bytes", [50_000, 1_500_000])  # too little for a block, and for the voice
+def test_a_full_disk_is_no_fault_of_the_row(
+    separate: Separate, path: str, song: str, preset: Preset, make_row: MakeRow, max_bytes: int
+) -> None:
+    row = prepared(make_row(audio=song, end_s=10.0, separate_vocals=True), preset, path)
+    usual = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (max_bytes, usual[1]))
+    try:
+        failed = separate(row)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, usual)
+    assert (failed["error_kind"], failed["stage"]) == ("storage", "separate"), failed["error"]
+    assert "Make room" in failed["error"]
+    assert separate(row)["error"] == ""
+
+
+def test_room_for_the_voice_is_asked_for_first(
+    separate: Separate, path: str, song: str, preset: Preset, make_row: MakeRow, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    row = prepared(make_row(audio=song, end_s=10.0, separate_vocals=True), preset, path)
+    monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=1_000_000))
+    failed = separate(row)
+    assert (failed["error_kind"], num_chunks(separate)) == ("storage", 0)
+    assert "GB are needed" in failed["error"]
 
 
 def test_which_blocks_hold_a_span() -> None:
