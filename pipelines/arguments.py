@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 
 from manifests.build import DEFAULT_ID
 from manifests.cells import BadCell, Value, convert
-from manifests.redact import HIDDEN
+from manifests.redact import HIDDEN, redacted
 from manifests.schema import MANIFEST
 from pipelines import storage
 from pipelines.checkpoint import EVERY_S
@@ -27,7 +27,7 @@ from stableavatar.presets import PRESETS, Preset, find_preset
 WRONG_WORDS = 1  # exit code, as of everything that ends a command
 # What `retry` needs of the run that it repeats.
 NOTED = (
-    *("weights", "set", "memory", "attention", "limit", "save_every_s"),
+    *("weights", "set", "memory", "attention", "limit", "save_every_s", "separator"),
     *("input_schemes", "max_portrait_pixels", "max_sound_s", "max_file_bytes"),
 )
 
@@ -100,7 +100,9 @@ def parser() -> argparse.ArgumentParser:
     vocals.add_argument("source", metavar="SRC", help="sound, or video with sound; path or URI")
     vocals.add_argument("out", metavar="OUT.wav", help="path or URI: 44.1 kHz, stereo, 16 bits, as long as the sound")
     vocals.add_argument("--model", default="tiny", metavar="DIR", help="the folder of a published model (see download)")
-    vocals.add_argument("--separator", metavar="FILE", help="another separator than the one in that folder")
+    vocals.add_argument(
+        "--separator", type=node_file, metavar="FILE", help="another separator than the one in that folder"
+    )
     vocals.add_argument("--audio-stream", default="", metavar="N", help="which sound of the file: number or language")
     vocals.add_argument("--force", action="store_true", help="replace OUT.wav if it is there")
     vocals.set_defaults(command="separate-vocals")
@@ -161,7 +163,10 @@ def manifest_options() -> Parser:
     )
     options.add_argument("--lora", metavar="FILE:WEIGHT,...", help="LoRA files for rows that name none")
     options.add_argument(
-        "--separator", metavar="FILE", help="vocal separator for rows with separate_vocals (MDX-Net, ONNX)"
+        "--separator",
+        type=node_file,
+        metavar="FILE",
+        help="vocal separator for rows with separate_vocals (MDX-Net, ONNX)",
     )
     options.add_argument("--memory", choices=("auto", *MODES), default="auto", help="where the networks live")
     options.add_argument("--attention", choices=("auto", *BACKENDS), default="auto", help="attention kernel")
@@ -254,7 +259,6 @@ def noted(args: argparse.Namespace) -> dict[str, Any]:
     given = {name: getattr(args, name) for name in NOTED}
     given["model"] = args.model if args.model in PRESETS else storage.absolute(args.model)
     given["inputs"] = [storage.absolute(prefix) for prefix in args.inputs]
-    given["separator"] = os.path.abspath(os.path.expanduser(args.separator)) if args.separator else None
     given["lora"] = absolute_loras(args.lora) if args.lora else None
     return given
 
@@ -327,6 +331,15 @@ def positive(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1")
     return int(text)
+
+
+def node_file(text: str) -> str:
+    """The absolute path of a file that lies on each node."""
+    if "://" in text and not text.startswith("file://"):
+        raise argparse.ArgumentTypeError(
+            f"{redacted(text)} is not a local file. Copy it to the same path on every node, or to a disk they share"
+        )
+    return storage.absolute(os.path.expanduser(text))
 
 
 def amount(text: str) -> float:

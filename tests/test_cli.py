@@ -79,7 +79,14 @@ def test_limits_of_the_files_of_rows(
     assert main(["check", manifest, "--limit", "1", "--inputs", f"{EXAMPLES}/../examples", "--inputs=s3://b/"]) == 0
 
 
-@pytest.mark.parametrize(("option", "message"), [("--memory=huge", "choose from"), ("--limit=0", "from 1")])
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ("--memory=huge", "choose from"),
+        ("--limit=0", "from 1"),
+        ("--separator=s3://models/kim.onnx", "s3://models/kim.onnx is not a local file"),
+    ],
+)
 def test_wrong_options_name_what_is_right(option: str, message: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit, match="1"):
         main(["check", "a.csv", option])
@@ -166,12 +173,13 @@ def test_a_time_of_day_is_the_next_one() -> None:
 def test_a_run_is_repeated_as_it_was(tmp_path: Path) -> None:
     words = ["render", "night.csv", "--output", f"{tmp_path}", "--set", "num_steps=3", "--limit", "7"]
     first = parser().parse_args([*words, "--inputs", "faces", "--save-every-s", "60", "--max-gpu-hours", "2"])
+    first.separator = parser().parse_args([*words, "--separator", "kim.onnx"]).separator
     again = parser().parse_args(["retry", f"{tmp_path}", "--kind", "storage", "--max-gpu-hours", "1"])
     run = {"manifest": "/in/night.csv", "arguments": json.loads(json.dumps(noted(first)))}
     args = repeated(run, again)
     assert (args.manifest, args.output, args.set, args.limit) == ("/in/night.csv", f"{tmp_path}", ["num_steps=3"], 7)
     assert (args.retry, args.save_every_s, args.max_gpu_hours) == ({"storage"}, 60.0, 1.0)
-    assert args.inputs == [f"{Path.cwd()}/faces"]
+    assert (args.inputs, args.separator) == ([f"{Path.cwd()}/faces"], f"{Path.cwd()}/kim.onnx")
     assert repeated(run, parser().parse_args(["retry", f"{tmp_path}"])).retry == set(KINDS)
 
 
