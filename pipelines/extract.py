@@ -1,11 +1,13 @@
 """The sound of a medium as a file of its own."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from pipelines import cache, scratch, storage
 from stableavatar.audio.decode import extract_speech
 from stableavatar.audio.span import Span
-from stableavatar.errors import BadInput, StorageError
+from stableavatar.errors import BadInput
 
 
 def extract_audio(uri: str, out_uri: str, span: Span = Span(), *, force: bool = False) -> None:
@@ -13,12 +15,22 @@ def extract_audio(uri: str, out_uri: str, span: Span = Span(), *, force: bool = 
 
     With `force` a file that is there is replaced. Raises BadInput, StorageError.
     """
-    if not force and storage.exists(out_uri):
-        raise BadInput(f"{out_uri} is there already. Choose another name, or replace it with --force.")
-    with cache.fetched(uri, keep=False) as path, scratch.folder() as folder:
-        wav = os.path.join(folder, "speech.wav")
-        try:
-            extract_speech(path, wav, span)
-        except OSError as error:
-            raise StorageError(f"{wav} cannot be written ({error}). Make room on the scratch disk.") from error
-        storage.publish(wav, out_uri)
+    with one_file(uri, out_uri, force=force) as (path, wav):
+        extract_speech(path, wav, span)
+
+
+@contextmanager
+def one_file(source: str, out: str, *, force: bool) -> Iterator[tuple[str, str]]:
+    """(local path of `source`, path to write to): what is there at the end appears at `out`, whole or not at all.
+
+    Both are paths or URIs. Raises BadInput for the source or if `out` is there and is not to be replaced, StorageError
+    for a store, or if the scratch disk cannot be written to.
+    """
+    out = storage.absolute(out)
+    if not force and storage.exists(out):
+        raise BadInput(f"{out} is there already. Choose another name, or replace it with --force.")
+    with cache.fetched(storage.absolute(source), keep=False) as path, scratch.folder() as folder:
+        made = os.path.join(folder, "sound.wav")
+        with scratch.writing(made):
+            yield path, made
+        storage.publish(made, out)

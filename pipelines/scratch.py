@@ -88,9 +88,10 @@ def require_space(num_bytes: float) -> None:
 @contextmanager
 def writing(path: str, *errors: type[Exception]) -> Iterator[None]:
     """Around what writes the file `path` here: an OSError, or one of `errors`, becomes a StorageError."""
+    kinds: tuple[type[Exception], ...] = (OSError, *errors)
     try:
         yield
-    except (OSError, *errors) as error:
+    except kinds as error:
         raise StorageError(f"{path} cannot be written ({error}). Make room on the scratch disk.") from error
 
 

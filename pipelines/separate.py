@@ -14,7 +14,8 @@ import ffmpeg
 import numpy as np
 import soundfile
 
-from pipelines import cache, inputs, scratch, storage
+from pipelines import cache, inputs, scratch
+from pipelines.extract import one_file
 from pipelines.inputs import check_unchanged
 from pipelines.stage import Row, Stage
 from stableavatar.audio.decode import decode_speech
@@ -136,15 +137,12 @@ def separate_file(source: str, out: str, separator: str, *, stream: str = "", fo
     Source and out are paths or URIs; out appears whole or not at all. Raises WeightsError for the separator, BadInput
     for the source or if `out` is there and is not to be replaced, StorageError for a store.
     """
-    out = storage.absolute(out)
-    if not force and storage.exists(out):
-        raise BadInput(f"{out} is there already. Choose another name, or replace it with --force.")
-    loaded = VocalSeparator(read_separator(separator))
-    with cache.fetched(storage.absolute(source), keep=False) as path, scratch.folder() as folder:
-        voice = os.path.join(folder, "voice.wav")
-        with vocals_of(loaded, path, stream) as vocals:
-            _write_wav(voice, vocals.whole())
-        storage.publish(voice, out)
+    file = read_separator(separator)  # before a large sound is fetched
+    with (
+        one_file(source, out, force=force) as (path, voice),
+        vocals_of(VocalSeparator(file), path, stream) as vocals,
+    ):
+        _write_wav(voice, vocals.whole())
 
 
 def _write_wav(path: str, pieces_SC: Iterable[np.ndarray]) -> None:
