@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -16,8 +17,9 @@ from stableavatar.correction.sound import correct_sound, correct_speech, open_tr
 from stableavatar.correction.words import Sentence, parse_segments
 from stableavatar.errors import BadInput
 from stableavatar.limits import Limits
+from stableavatar.tracks import SOUND, SUBTITLES, language_of, row_tracks
 from stableavatar.units import FPS
-from stableavatar.video.film import open_film
+from stableavatar.video.film import Carried, carried, open_film
 
 
 def check_correction(row: Row, limits: Limits) -> Row:
@@ -93,17 +95,29 @@ def _video(row: Row, limits: Limits) -> Row:
     """Where the old video lies, and its hash. Raises BadInput if the row cannot have made it."""
     uri = inputs.locate(row["base_video"], row["manifest"], limits)
     with inputs.fetched(uri, limits) as path:
-        film, _ = open_film(path), open_track(path)
-        for what, found, wanted in (
-            ("pixels", f"{film.width}x{film.height}", f"{row['width']}x{row['height']}"),
-            ("frames", film.num_frames, row["num_frames"]),
-        ):
-            if found != wanted:
-                raise BadInput(
-                    f"{uri} has {found} {what}, but this row's video has {wanted}. Give the row all else (audio, "
-                    "start_s, end_s, width, height, ...) as it was when that video was made."
-                )
+        # The size comes first: else a frame of any size that a file names would be encoded.
+        film, _ = open_film(path, (row["width"], row["height"])), open_track(path)
+        if film.num_frames != row["num_frames"]:
+            raise BadInput(
+                f"{uri} has {film.num_frames} frames, but this row's video has {row['num_frames']}. Give the row all "
+                "else (audio, start_s, end_s, width, height, ...) as it was when that video was made."
+            )
+        _check_tracks(uri, carried(path), row)
         return {"uri": uri, "sha256": cache.sha256_of(path)}
+
+
+def _check_tracks(uri: str, old: Carried, row: Row) -> None:
+    """Raises BadInput if the old video has something beside its picture and sound that this one would be without."""
+    given = Counter(kind for kind, _, _ in row_tracks(row))
+    for column, what, found, wanted in (
+        ("language", f"sound in `{old.language}`", int(bool(old.language)), int(bool(language_of(row)))),
+        ("audio_tracks", f"{old.num_sounds} further sounds", old.num_sounds, given[SOUND]),
+        ("subtitles", f"{old.num_subtitles} subtitles", old.num_subtitles, given[SUBTITLES]),
+    ):
+        if found > wanted:
+            raise BadInput(
+                f"{uri} has {what}, of which this row names fewer: give it the column {column} as that video's row had it."
+            )
 
 
 def _sentence(sentence: Sentence, row: Row, limits: Limits) -> Row:

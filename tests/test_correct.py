@@ -119,6 +119,26 @@ def test_what_cannot_be_corrected_is_told(
     assert message in row["error"]
 
 
+def test_what_the_old_video_carries_must_be_named_again(
+    make: Make, make_row: MakeRow, preset: Preset, tmp_path: Path
+) -> None:
+    write_tone(tmp_path / "fix.wav", duration_s=0.2)
+    (tmp_path / "en.srt").write_text("1\n00:00:00,000 --> 00:00:01,000\nHola\n")
+    extras = {"language": "es", "audio_tracks": "de=fix.wav", "subtitles": "en=en.srt"}
+    old = make(**WHOLE, **extras)["video"]
+    check = Check(preset, f"{tmp_path}/out")
+
+    def checked(*left_out: str) -> dict[str, Any]:
+        words = {name: text for name, text in extras.items() if name not in left_out}
+        return check(make_row(**WHOLE, **words, base_video=old, segments=segments()))
+
+    assert checked()["status"] == "ready", checked()["error"]
+    for column in extras:
+        row = checked(column)
+        assert row["error_kind"] == "bad_input"
+        assert f"give it the column {column}" in row["error"]
+
+
 def test_an_old_video_that_changed_since_the_check_is_refused(
     make_row: MakeRow, preset: Preset, tmp_path: Path, base: str
 ) -> None:
