@@ -56,7 +56,7 @@ def corrected(row: Row, speech: np.ndarray, limits: Limits) -> Row:
         new = [(part["start_s"], part["end_s"], path) for part, path in zip(found["sentences"], paths, strict=True)]
         video_path = stack.enter_context(_unchanged(found["video"], limits))
         sound_path = os.path.join(stack.enter_context(scratch.folder()), "sound.m4a")
-        correct_sound(video_path, sound_path, new)
+        correct_sound(video_path, sound_path, new, loudness=row["loudness"])
         return {"speech": correct_speech(speech, new), "sound": Path(sound_path).read_bytes()}
 
 
@@ -116,7 +116,8 @@ def _check_tracks(uri: str, old: Carried, row: Row) -> None:
     ):
         if found > wanted:
             raise BadInput(
-                f"{uri} has {what}, of which this row names fewer: give it the column {column} as that video's row had it."
+                f"{uri} has {what}, of which this row names fewer: give it the column {column} as that video's row "
+                "had it."
             )
 
 
