@@ -1,19 +1,17 @@
 """What the stages do for a row that corrects a finished video: its files looked at, and its sounds corrected."""
 
 import json
-import os
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from pathlib import Path
 
 import numpy as np
 
-from pipelines import cache, inputs, scratch
+from pipelines import cache, inputs
 from pipelines.stage import Row
 from stableavatar.audio.decode import measure_sound
 from stableavatar.correction.plan import Correction, plan_correction
-from stableavatar.correction.sound import correct_sound, correct_speech, open_track
+from stableavatar.correction.sound import NewSentence, correct_sound, correct_speech, open_track
 from stableavatar.correction.words import Sentence, parse_segments
 from stableavatar.errors import BadInput
 from stableavatar.limits import Limits
@@ -46,18 +44,19 @@ def identity_of(row: Row) -> Row:
     return {"base_video_sha256": found["video"]["sha256"], "segments": sentences}
 
 
-def corrected(row: Row, speech: np.ndarray, limits: Limits) -> Row:
-    """speech and sound of a row that corrects; nothing for others. Raises BadInput if a file has changed."""
+def corrected_speech(row: Row, speech: np.ndarray, limits: Limits) -> np.ndarray:
+    """What drives the lips, with the row's new sentences, if it has any. Raises BadInput if a file has changed."""
     if not row.get("correction"):
-        return {}
-    found = json.loads(row["correction"])
-    with ExitStack() as stack:
-        paths = [stack.enter_context(_unchanged(part, limits)) for part in found["sentences"]]
-        new = [(part["start_s"], part["end_s"], path) for part, path in zip(found["sentences"], paths, strict=True)]
-        video_path = stack.enter_context(_unchanged(found["video"], limits))
-        sound_path = os.path.join(stack.enter_context(scratch.folder()), "sound.m4a")
-        correct_sound(video_path, sound_path, new, loudness=row["loudness"])
-        return {"speech": correct_speech(speech, new), "sound": Path(sound_path).read_bytes()}
+        return speech
+    with _new_sentences(row, limits) as sentences:
+        return correct_speech(speech, sentences)
+
+
+def corrected_sound(row: Row, path: str, limits: Limits) -> None:
+    """Write the m4a of a row that corrects. Raises BadInput if a file has changed, StorageError if it cannot."""
+    video = json.loads(row["correction"])["video"]
+    with _new_sentences(row, limits) as sentences, _unchanged(video, limits) as video_path:
+        correct_sound(video_path, path, sentences, loudness=row["loudness"])
 
 
 @contextmanager
@@ -86,8 +85,6 @@ def _sentences(row: Row) -> tuple[Sentence, ...]:
         )
     if row["mode"] != "aligned":
         raise BadInput(f"a video is not corrected in mode `{row['mode']}`. Leave mode empty, or leave out segments.")
-    if row["separate_vocals"]:
-        raise BadInput("segments go without separate_vocals: give sentences without music, and leave it empty.")
     return sentences
 
 
@@ -132,6 +129,15 @@ def _sentence(sentence: Sentence, row: Row, limits: Limits) -> Row:
             )
         place = {"start_s": sentence.start_s, "end_s": sentence.end_s}
         return {"uri": uri, **place, "sha256": cache.sha256_of(path)}
+
+
+@contextmanager
+def _new_sentences(row: Row, limits: Limits) -> Iterator[list[NewSentence]]:
+    with ExitStack() as stack:
+        yield [
+            (part["start_s"], part["end_s"], stack.enter_context(_unchanged(part, limits)))
+            for part in json.loads(row["correction"])["sentences"]
+        ]
 
 
 @contextmanager

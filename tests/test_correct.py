@@ -2,6 +2,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import av
 import numpy as np
@@ -19,6 +20,7 @@ from stableavatar.model.conditions import TextEncoder
 from stableavatar.presets import Preset
 from tests.avatars import NoiseAvatar
 from tests.media import write_tone
+from tests.separators import band, write_separator
 from tests.test_video_writer import frame_hashes
 
 MakeRow = Callable[..., dict[str, Any]]
@@ -67,6 +69,20 @@ def test_a_corrected_row_is_a_new_video_of_its_own(make: Make, preset: Preset, t
     part = sound[round(0.42 * rate) : round(0.58 * rate)]
     loudest = np.abs(np.fft.rfft(part * np.hanning(len(part)))).argmax() * rate / len(part)
     assert loudest == pytest.approx(900, abs=10)
+
+
+def test_a_correction_with_separated_vocals_is_prepared_without_encoding_the_original(
+    make_row: MakeRow, preset: Preset, tmp_path: Path, base: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_tone(tmp_path / "fix.wav", duration_s=0.2)
+    separator = write_separator(tmp_path / "band.onnx", band(300, 2000))
+    words = {"base_video": base, "segments": segments(), "separate_vocals": True}
+    row = Check(preset, f"{tmp_path}/out", separator=separator)(make_row(**WHOLE, **words))
+    assert row["status"] == "ready", row["error"]
+    monkeypatch.setattr("pipelines.prepare.encode_sound", Mock(side_effect=AssertionError))
+    row = Prepare()(row)
+    assert row["status"] == "ready", row["error"]
+    assert row["sound"]
 
 
 def test_what_a_correction_says_is_part_of_the_identity_only_where_there_is_one(
