@@ -1,23 +1,23 @@
 """What the stages do for a row that corrects a finished video: its files looked at, and its sounds corrected."""
 
 import json
-import os
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from pathlib import Path
 
 import numpy as np
 
-from pipelines import cache, inputs, scratch
+from pipelines import cache, inputs
 from pipelines.stage import Row
 from stableavatar.audio.decode import measure_sound
 from stableavatar.correction.plan import Correction, plan_correction
-from stableavatar.correction.sound import correct_sound, correct_speech, open_track
+from stableavatar.correction.sound import NewSentence, correct_sound, correct_speech, open_track
 from stableavatar.correction.words import Sentence, parse_segments
 from stableavatar.errors import BadInput
 from stableavatar.limits import Limits
+from stableavatar.tracks import SOUND, SUBTITLES, language_of, row_tracks
 from stableavatar.units import FPS
-from stableavatar.video.film import open_film
+from stableavatar.video.film import Carried, carried, open_film
 
 
 def check_correction(row: Row, limits: Limits) -> Row:
@@ -44,18 +44,19 @@ def identity_of(row: Row) -> Row:
     return {"base_video_sha256": found["video"]["sha256"], "segments": sentences}
 
 
-def corrected(row: Row, speech: np.ndarray, limits: Limits) -> Row:
-    """speech and sound of a row that corrects; nothing for others. Raises BadInput if a file has changed."""
+def corrected_speech(row: Row, speech: np.ndarray, limits: Limits) -> np.ndarray:
+    """What drives the lips, with the row's new sentences, if it has any. Raises BadInput if a file has changed."""
     if not row.get("correction"):
-        return {}
-    found = json.loads(row["correction"])
-    with ExitStack() as stack:
-        paths = [stack.enter_context(_unchanged(part, limits)) for part in found["sentences"]]
-        new = [(part["start_s"], part["end_s"], path) for part, path in zip(found["sentences"], paths, strict=True)]
-        video_path = stack.enter_context(_unchanged(found["video"], limits))
-        sound_path = os.path.join(stack.enter_context(scratch.folder()), "sound.m4a")
-        correct_sound(video_path, sound_path, new)
-        return {"speech": correct_speech(speech, new), "sound": Path(sound_path).read_bytes()}
+        return speech
+    with _new_sentences(row, limits) as sentences:
+        return correct_speech(speech, sentences)
+
+
+def corrected_sound(row: Row, path: str, limits: Limits) -> None:
+    """Write the m4a of a row that corrects. Raises BadInput if a file has changed, StorageError if it cannot."""
+    video = json.loads(row["correction"])["video"]
+    with _new_sentences(row, limits) as sentences, _unchanged(video, limits) as video_path:
+        correct_sound(video_path, path, sentences, loudness=row["loudness"])
 
 
 @contextmanager
@@ -84,8 +85,6 @@ def _sentences(row: Row) -> tuple[Sentence, ...]:
         )
     if row["mode"] != "aligned":
         raise BadInput(f"a video is not corrected in mode `{row['mode']}`. Leave mode empty, or leave out segments.")
-    if row["separate_vocals"]:
-        raise BadInput("segments go without separate_vocals: give sentences without music, and leave it empty.")
     return sentences
 
 
@@ -93,17 +92,30 @@ def _video(row: Row, limits: Limits) -> Row:
     """Where the old video lies, and its hash. Raises BadInput if the row cannot have made it."""
     uri = inputs.locate(row["base_video"], row["manifest"], limits)
     with inputs.fetched(uri, limits) as path:
-        film, _ = open_film(path), open_track(path)
-        for what, found, wanted in (
-            ("pixels", f"{film.width}x{film.height}", f"{row['width']}x{row['height']}"),
-            ("frames", film.num_frames, row["num_frames"]),
-        ):
-            if found != wanted:
-                raise BadInput(
-                    f"{uri} has {found} {what}, but this row's video has {wanted}. Give the row all else (audio, "
-                    "start_s, end_s, width, height, ...) as it was when that video was made."
-                )
+        # The size comes first: else a frame of any size that a file names would be encoded.
+        film, _ = open_film(path, (row["width"], row["height"])), open_track(path)
+        if film.num_frames != row["num_frames"]:
+            raise BadInput(
+                f"{uri} has {film.num_frames} frames, but this row's video has {row['num_frames']}. Give the row all "
+                "else (audio, start_s, end_s, width, height, ...) as it was when that video was made."
+            )
+        _check_tracks(uri, carried(path), row)
         return {"uri": uri, "sha256": cache.sha256_of(path)}
+
+
+def _check_tracks(uri: str, old: Carried, row: Row) -> None:
+    """Raises BadInput if the old video has something beside its picture and sound that this one would be without."""
+    given = Counter(kind for kind, _, _ in row_tracks(row))
+    for column, what, found, wanted in (
+        ("language", f"sound in `{old.language}`", int(bool(old.language)), int(bool(language_of(row)))),
+        ("audio_tracks", f"{old.num_sounds} further sounds", old.num_sounds, given[SOUND]),
+        ("subtitles", f"{old.num_subtitles} subtitles", old.num_subtitles, given[SUBTITLES]),
+    ):
+        if found > wanted:
+            raise BadInput(
+                f"{uri} has {what}, of which this row names fewer: give it the column {column} as that video's row "
+                "had it."
+            )
 
 
 def _sentence(sentence: Sentence, row: Row, limits: Limits) -> Row:
@@ -117,6 +129,15 @@ def _sentence(sentence: Sentence, row: Row, limits: Limits) -> Row:
             )
         place = {"start_s": sentence.start_s, "end_s": sentence.end_s}
         return {"uri": uri, **place, "sha256": cache.sha256_of(path)}
+
+
+@contextmanager
+def _new_sentences(row: Row, limits: Limits) -> Iterator[list[NewSentence]]:
+    with ExitStack() as stack:
+        yield [
+            (part["start_s"], part["end_s"], stack.enter_context(_unchanged(part, limits)))
+            for part in json.loads(row["correction"])["sentences"]
+        ]
 
 
 @contextmanager

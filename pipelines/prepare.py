@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 from pipelines import inputs, scratch
-from pipelines.correct import corrected
+from pipelines.correct import corrected_sound, corrected_speech
 from pipelines.inputs import check_unchanged
 from pipelines.stage import Row, Stage
 from stableavatar.audio.decode import decode_speech, encode_sound
@@ -52,10 +52,13 @@ class Prepare(Stage):
         with inputs.fetched(uri, self.limits) as path, scratch.folder() as folder:
             check_unchanged(path, uri, row["audio_sha256"])
             span = inputs.span_of(row)
-            speech = decode_speech(path, span)
             sound_path = os.path.join(folder, "sound.m4a")
-            encode_sound(path, sound_path, span, duration_s=row["num_frames"] / FPS, loudness=row["loudness"])
-            return {"speech": speech, "sound": Path(sound_path).read_bytes(), **corrected(row, speech, self.limits)}
+            if row.get("correction"):
+                corrected_sound(row, sound_path, self.limits)
+            else:
+                encode_sound(path, sound_path, span, duration_s=row["num_frames"] / FPS, loudness=row["loudness"])
+            speech = corrected_speech(row, decode_speech(path, span), self.limits)
+            return {"speech": speech, "sound": Path(sound_path).read_bytes()}
 
     def _tracks(self, row: Row) -> bytes:
         """Further sounds and subtitles, all of the video's length. The row's span is not theirs."""

@@ -15,6 +15,7 @@ import numpy as np
 import soundfile
 
 from pipelines import cache, inputs, scratch
+from pipelines.correct import corrected_speech
 from pipelines.extract import one_file
 from pipelines.inputs import check_unchanged
 from pipelines.stage import Row, Stage
@@ -33,7 +34,7 @@ QUIET_S = 1.0  # silence beside blocks out of the middle of a sound: their edges
 class Separate(Stage):
     """In: a prepared row. Out: the same; of a row with `separate_vocals`, `speech` is the voice alone.
 
-    Its sound stays whole. Rows without pass untouched.
+    Its sound stays whole, and so do the new sentences of a correction. Rows without pass untouched.
     """
 
     name = "separate"
@@ -63,7 +64,7 @@ class Separate(Stage):
             span = inputs.span_of(row)
             voice = os.path.join(folder, "voice.wav")
             there = self._write_voice(voice, path, row, span)
-            return {**row, "speech": decode_speech(voice, there)}
+            return {**row, "speech": corrected_speech(row, decode_speech(voice, there), self.limits)}
 
     @cached_property
     def separator(self) -> VocalSeparator:

@@ -2,6 +2,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import av
 import numpy as np
@@ -19,6 +20,7 @@ from stableavatar.model.conditions import TextEncoder
 from stableavatar.presets import Preset
 from tests.avatars import NoiseAvatar
 from tests.media import write_tone
+from tests.separators import band, write_separator
 from tests.test_video_writer import frame_hashes
 
 MakeRow = Callable[..., dict[str, Any]]
@@ -69,6 +71,20 @@ def test_a_corrected_row_is_a_new_video_of_its_own(make: Make, preset: Preset, t
     assert loudest == pytest.approx(900, abs=10)
 
 
+def test_a_correction_with_separated_vocals_is_prepared_without_encoding_the_original(
+    make_row: MakeRow, preset: Preset, tmp_path: Path, base: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_tone(tmp_path / "fix.wav", duration_s=0.2)
+    separator = write_separator(tmp_path / "band.onnx", band(300, 2000))
+    words = {"base_video": base, "segments": segments(), "separate_vocals": True}
+    row = Check(preset, f"{tmp_path}/out", separator=separator)(make_row(**WHOLE, **words))
+    assert row["status"] == "ready", row["error"]
+    monkeypatch.setattr("pipelines.prepare.encode_sound", Mock(side_effect=AssertionError))
+    row = Prepare()(row)
+    assert row["status"] == "ready", row["error"]
+    assert row["sound"]
+
+
 def test_what_a_correction_says_is_part_of_the_identity_only_where_there_is_one(
     make_row: MakeRow, preset: Preset, tmp_path: Path, base: str
 ) -> None:
@@ -117,6 +133,26 @@ def test_what_cannot_be_corrected_is_told(
     row = Check(preset, f"{tmp_path}/out")(make_row(**{**WHOLE, "base_video": base, "segments": segments(), **words}))
     assert row["error_kind"] == "bad_input"
     assert message in row["error"]
+
+
+def test_what_the_old_video_carries_must_be_named_again(
+    make: Make, make_row: MakeRow, preset: Preset, tmp_path: Path
+) -> None:
+    write_tone(tmp_path / "fix.wav", duration_s=0.2)
+    (tmp_path / "en.srt").write_text("1\n00:00:00,000 --> 00:00:01,000\nHola\n")
+    extras = {"language": "es", "audio_tracks": "de=fix.wav", "subtitles": "en=en.srt"}
+    old = make(**WHOLE, **extras)["video"]
+    check = Check(preset, f"{tmp_path}/out")
+
+    def checked(*left_out: str) -> dict[str, Any]:
+        words = {name: text for name, text in extras.items() if name not in left_out}
+        return check(make_row(**WHOLE, **words, base_video=old, segments=segments()))
+
+    assert checked()["status"] == "ready", checked()["error"]
+    for column in extras:
+        row = checked(column)
+        assert row["error_kind"] == "bad_input"
+        assert f"give it the column {column}" in row["error"]
 
 
 def test_an_old_video_that_changed_since_the_check_is_refused(

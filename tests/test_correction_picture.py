@@ -106,6 +106,19 @@ def test_any_place_can_be_corrected(
         assert all(old[n] != new[n] for n in range(round(start_s * 25), round(end_s * 25)))
 
 
+def test_between_two_sentences_in_one_window_the_old_packets_stay(
+    avatar: Avatar, base: tuple[VideoRequest, Film], tmp_path: Path
+) -> None:
+    request, film = base
+    wanted = replace(corrected(request, film, (0.5, 0.6), (3.5, 3.6)), sampling=Sampling(window_latents=25))
+    avatar.generate(wanted, str(tmp_path / "new.mp4"))
+    old, new = frame_hashes(Path(film.path)), frame_hashes(tmp_path / "new.mp4")
+    first, stop = film.cut_around(5, 25)[1], film.cut_around(77, 101)[0]
+    assert 0 < first < stop - 9
+    assert old[first:stop] == new[first:stop]
+    assert all(old[n] != new[n] for n in (*range(13, 15), *range(88, 90)))
+
+
 def test_latents_of_the_old_video_are_those_of_encoding_it_whole(
     avatar: Avatar, base: tuple[VideoRequest, Film]
 ) -> None:

@@ -94,3 +94,11 @@ def test_a_video_shorter_than_a_window_is_one_region() -> None:
     (region,) = found.regions
     assert (region.start, region.stop) == (0, 21)
     assert torch.equal(found.latent_weights()[9:], torch.ones(12))
+
+
+def test_between_far_sentences_of_one_region_nothing_changes() -> None:
+    found = plan((1.0, 1.2), (9.0, 9.4), num_frames=250, window=60, overlap=2)
+    (region,) = found.regions
+    assert found.changed(region) == [(17, 41), (217, 245)]  # 8 frames of seam beside frames 25 .. 32, 225 .. 236
+    (joined,) = plan((1.0, 1.2), (1.5, 1.6), num_frames=250, window=60, overlap=2).regions
+    assert found.changed(joined) == [(17, 49)]

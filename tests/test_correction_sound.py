@@ -2,11 +2,14 @@ import wave
 from pathlib import Path
 
 import av
+import ffmpeg
 import numpy as np
 import pytest
 
 from stableavatar.audio.decode import encode_sound
-from stableavatar.correction.sound import BLOCK, FADE_S, correct_sound, correct_speech, open_track, put_in
+from stableavatar.audio.edges import FADE_S
+from stableavatar.audio.loudness import measure_loudness
+from stableavatar.correction.sound import BLOCK, correct_sound, correct_speech, open_track, put_in
 from stableavatar.errors import BadInput
 from stableavatar.video.writer import PieceWriter, join
 from tests.test_video_writer import lag_samples
@@ -128,12 +131,23 @@ def test_a_voice_alone_is_as_loud_in_stereo(tmp_path: Path) -> None:
     assert np.std(found) == pytest.approx(np.std(part), rel=0.05)
 
 
+@pytest.mark.parametrize("channels", [1, 2])
+def test_a_new_sentence_is_brought_to_the_loudness_of_the_row(tmp_path: Path, channels: int) -> None:
+    base = write_video(tmp_path, sound_of(1, DURATION_S, 44_100, 2), 44_100)
+    part = write_wav(tmp_path / "a.wav", 0.1 * sound_of(2, 2.0, 44_100, channels), 44_100)
+    track = str(tmp_path / "corrected.m4a")
+    correct_sound(base, track, [(2.0, 4.0, part)], loudness=-20.0)
+    found = measure_loudness(ffmpeg.input(track, ss=2.0, t=2.0).audio)
+    assert found.integrated == pytest.approx(-20, abs=0.5)
+
+
 def test_a_span_is_filled_up_with_silence_and_faded_at_both_ends() -> None:
     sound = np.ones((1000, 2), np.float32)
     put_in(sound, np.full((300, 2), -1, np.float32), (0.2, 0.7), 1000)
     fade = round(FADE_S * 1000)
     assert (sound[:200] == 1).all() and (sound[700:] == 1).all()
-    assert (sound[200 + fade : 500] == -1).all() and (sound[500 : 700 - fade] == 0).all()
+    assert (sound[200 + fade : 500 - fade] == -1).all() and (np.diff(sound[494:501, 0]) > 0).all()
+    assert (sound[500 : 700 - fade] == 0).all()
     assert (np.diff(sound[199 : 200 + fade, 0]) < 0).all() and (np.diff(sound[700 - fade : 701, 0]) > 0).all()
     longer = np.ones(1000, np.float32)
     put_in(longer, np.zeros(600, np.float32), (0.5, 0.75), 1000)

@@ -15,6 +15,7 @@ def test_sentences_come_in_the_order_of_the_video() -> None:
     ("text", "message"),
     [
         ("12-15:a.wav", "segments is no JSON"),
+        ("[" * 100_000, "segments is no JSON"),
         ("[]", "no list of sentences"),
         ('{"start_s": 1, "end_s": 2, "audio": "a"}', "no list of sentences"),
         ('[{"start_s": 1, "end_s": 2}]', "segment 1 does not have exactly the words start_s, end_s, audio"),

@@ -7,7 +7,7 @@ import pytest
 
 from stableavatar.audio.decode import encode_sound
 from stableavatar.errors import BadInput
-from stableavatar.video.film import Film, copy_frames, open_film, read_frames
+from stableavatar.video.film import Film, _header, copy_frames, open_film, read_frames
 from stableavatar.video.writer import KEY_DISTANCE, PieceWriter, join
 from tests.media import video_writer, write_tone
 from tests.test_video_writer import frame_hashes
@@ -37,6 +37,14 @@ def path(tmp_path_factory: pytest.TempPathFactory) -> str:
 @pytest.fixture(scope="module")
 def film(path: str) -> Film:
     return open_film(path)
+
+
+def test_a_size_that_is_not_wanted_is_refused_before_anything_is_encoded(path: str) -> None:
+    before = _header.cache_info().misses
+    with pytest.raises(BadInput, match="has 64x64 pixels, but this row's video has 64x128"):
+        open_film(path, (64, 128))
+    assert _header.cache_info().misses == before
+    assert _header.cache_info().maxsize
 
 
 def test_a_film_can_be_cut_at_least_every_two_seconds(film: Film) -> None:

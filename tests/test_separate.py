@@ -1,3 +1,4 @@
+import json
 import resource
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -23,6 +24,7 @@ from stableavatar.audio.span import Span
 from stableavatar.audio.vocals import vocals_of
 from stableavatar.presets import Preset
 from tests.avatars import load_noise
+from tests.media import write_tone
 from tests.separators import band, write_separator
 
 MakeRow = Callable[..., dict[str, Any]]
@@ -91,6 +93,21 @@ def test_the_voice_of_the_span_drives_the_lips(
     assert error_db(row["speech"], voice) > -3  # with the music
     assert done["sound"] == row["sound"]
     assert done["separate_s"] > 0
+
+
+def test_new_sentences_are_put_into_the_separated_voice(
+    separate: Separate, path: str, song: str, preset: Preset, make_row: MakeRow, tmp_path: Path
+) -> None:
+    row = prepared(make_row(audio=song, end_s=5.0, separate_vocals=True), preset, path)
+    plain = separate(row)["speech"]
+    write_tone(tmp_path / "fix.wav", duration_s=0.5, frequency_hz=5000)  # which the separator would take away
+    sha256 = cache.sha256_of(f"{tmp_path}/fix.wav")
+    part = {"start_s": 3.0, "end_s": 3.5, "uri": f"{tmp_path}/fix.wav", "sha256": sha256}
+    done = separate({**row, "correction": json.dumps({"video": {}, "sentences": [part]})})
+    assert done["status"] == "ready", done["error"]
+    found, new = done["speech"], slice(48_000, 56_000)
+    assert np.array_equal(np.delete(found, new), np.delete(plain, new))
+    assert abs(int(np.abs(np.fft.rfft(found[new])).argmax()) - 2500) <= 1
 
 
 def test_a_block_is_separated_once_for_all_rows(

@@ -152,6 +152,21 @@ def decode_sound(path: str, *, sample_rate: int, layout: str) -> np.ndarray:
     return np.concatenate(list(read_sound(path, sample_rate=sample_rate, layout=layout)))
 
 
+def loudness_gain(path: str, target: float, layout: str) -> float:
+    """The factor that brings what `decode_sound` gives to `target` LUFS, or as near as `encode_sound` comes to it.
+
+    Raises BadInput as `measure_sound`.
+    """
+    source = open_source(path)
+    sound = sound_of(source)
+    if source.channels == 1 and layout == "stereo":  # twice the voice is 3 dB louder than once
+        sound = sound.filter("channelmap", map="0-0|0-1", channel_layout="stereo")
+    else:
+        sound = sound.filter("aresample", ochl=layout, osf="fltp", rematrix_maxval=1)
+    with blaming(path):
+        return gain_to(target, measure_loudness(sound), path)
+
+
 def sound_of(source: Source, start_s: float = 0.0, end_s: float | None = None) -> Any:
     """The samples of [start_s, end_s) at the source's own rate and channels, as an ffmpeg-python stream.
 

@@ -10,6 +10,12 @@ FADE_S = 0.005  # seconds of a cut edge over which the sound comes or goes
 ROUNDING = 2  # samples by which a resampler may go on past the last sound
 
 
+def rise_of(rate: int) -> np.ndarray:
+    """Weights of the samples of an edge where sound comes: float32, between 0 and 1."""
+    num_faded = round(FADE_S * rate)
+    return np.arange(1, num_faded + 1, dtype=np.float32) / (num_faded + 1)
+
+
 def part_samples(span: Span, rate: int) -> int | None:
     """Samples of a span without its silence; None where it has no end."""
     return None if span.end_s is None else round(span.end_s * rate) - round(span.start_s * rate)
@@ -46,8 +52,8 @@ def _faded(
     chunks: Iterable[np.ndarray], rate: int, most: int | None, is_cut_before: bool, is_cut_after: bool
 ) -> Iterator[np.ndarray]:
     """At most so many samples. The last ones are held back until it is known whether the sound goes on."""
-    num_faded = round(FADE_S * rate)
-    rise = (np.arange(1, num_faded + 1, dtype=np.float32) / (num_faded + 1))[:, None]
+    rise = rise_of(rate)[:, None]
+    num_faded = len(rise)
     held, start = np.zeros((0, 1), np.float32), 0  # what was not given yet, and where it starts
     for chunk in chunks:
         held = np.concatenate([held, chunk]) if len(held) else chunk

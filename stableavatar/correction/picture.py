@@ -14,7 +14,7 @@ import torch
 from diffusers import AutoencoderKLWan
 from torch import Tensor
 
-from stableavatar.correction.plan import CorrectionPlan, Span
+from stableavatar.correction.plan import CorrectionPlan, Range
 from stableavatar.model.vae import decode_frames, encode_frames, encoder_warm_up_latents, warm_up_latents
 from stableavatar.sampling.sampler import Known
 from stableavatar.segments import to_pixels
@@ -90,7 +90,7 @@ def write_corrected(
         StorageError: a file could not be written.
     """
     film = recalled.film
-    changed = [recalled.plan.frames(region) for region in recalled.plan.regions]
+    changed = [frames for region in recalled.plan.regions for frames in recalled.plan.changed(region)]
     pieces: list[tuple[str, int]] = []
     with (
         tempfile.TemporaryDirectory(prefix=".pieces-", dir=os.path.dirname(path) or ".") as folder,
@@ -137,9 +137,9 @@ def _to_values(frames: list[np.ndarray]) -> Tensor:
     return (pixels_VHWC.permute(3, 0, 1, 2)[None].float() / 127.5 - 1).contiguous()
 
 
-def _runs(film: Film, changed: list[Span]) -> Iterator[tuple[Span, bool]]:
+def _runs(film: Film, changed: list[Range]) -> Iterator[tuple[Range, bool]]:
     """The film in runs that are copied, and runs that are encoded again because something changes there."""
-    touched: list[Span] = []
+    touched: list[Range] = []
     for span in changed:
         first, stop = film.cut_around(*span)
         if touched and first <= touched[-1][1]:
@@ -168,14 +168,15 @@ def _changes(
         with closing(decode_frames(vae, torch.cat([context, new], dim=2), context.shape[2])) as frames:
             for frames_BCVHW in frames:
                 for pixels_HWC in to_pixels(frames_BCVHW)[: len(weights) - number]:
-                    yield weights[number], pixels_HWC
+                    if weights[number]:
+                        yield weights[number], pixels_HWC
                     number += 1
                 on_latent()
         offset += region.stop - region.start
 
 
 def _write_run(
-    film: Film, run: Span, changed: list[Span], new_frames: Iterator[tuple[float, np.ndarray]], writer: PieceWriter
+    film: Film, run: Range, changed: list[Range], new_frames: Iterator[tuple[float, np.ndarray]], writer: PieceWriter
 ) -> None:
     """A run that is encoded again: the old frames, and where something changes the new ones faded over them."""
     with closing(read_frames(film, *run)) as old_frames:

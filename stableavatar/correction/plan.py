@@ -17,7 +17,7 @@ from stableavatar.sampling.plan import Plan
 from stableavatar.sampling.windows import RAMPS, Window, padded_latents, plan_windows
 from stableavatar.units import FPS, FRAMES_PER_LATENT, SAMPLES_PER_FRAME, frames_of, latents_for
 
-Span = tuple[int, int]  # first, and the first behind the end
+Range = tuple[int, int]  # of latents or video frames: the first, and the first behind the end
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +36,7 @@ class Region:
     stop: int
     first: int
     last: int
-    cores: tuple[Span, ...]  # of these latents nothing old is left
+    cores: tuple[Range, ...]  # of these latents nothing old is left
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,13 +67,22 @@ class CorrectionPlan:
         return torch.cat(parts)
 
     def frame_weights(self, region: Region) -> Tensor:
-        """The same for the video frames of a region that change."""
+        """The same for the video frames of a region."""
         cores = [(first_frame(first), frames_of(last)) for first, last in region.cores]
         return _weights(cores, *self.frames(region), self._rise(self.overlap * FRAMES_PER_LATENT))
 
-    def frames(self, region: Region) -> Span:
-        """Video frames of a region that change."""
+    def frames(self, region: Region) -> Range:
+        """Video frames of a region from the first that changes to the last."""
         return first_frame(region.first), min(self.num_frames, frames_of(region.last))
+
+    def changed(self, region: Region) -> list[Range]:
+        """Of the frames of a region those that are new at least in part: cores with their seams, joined where they
+        meet. Between far sentences of one region lie others, which stay as they are.
+        """
+        first, _ = self.frames(region)
+        is_new = torch.nn.functional.pad((self.frame_weights(region) > 0).int(), (1, 1))
+        edges = (is_new.diff().nonzero().flatten() + first).tolist()
+        return list(zip(edges[::2], edges[1::2], strict=True))
 
     def _rise(self, length: int) -> Tensor:
         return RAMPS[self.blend](length + 2)[1:-1]  # at its ends all is old or all is new: they are no part of a seam
@@ -112,7 +121,7 @@ def plan_correction(
     )
 
 
-def _core(span_s: tuple[float, float], num_frames: int) -> Span:
+def _core(span_s: tuple[float, float], num_frames: int) -> Range:
     """The latent frames that cover a span."""
     # Rounded, so that 0.28 s is frame 7 and not 7.000000000000001.
     first = min(math.floor(round(span_s[0] * FPS, 6)), num_frames - 1)
@@ -120,7 +129,7 @@ def _core(span_s: tuple[float, float], num_frames: int) -> Span:
     return math.ceil(first / FRAMES_PER_LATENT), math.ceil(last / FRAMES_PER_LATENT) + 1
 
 
-def _region(core: Span, num_latents: int, window_latents: int, overlap: int) -> Region:
+def _region(core: Range, num_latents: int, window_latents: int, overlap: int) -> Region:
     first, last = max(0, core[0] - overlap), min(num_latents, core[1] + overlap)
     length = max(last - first, window_latents)
     start = min(max(0, first - (length - (last - first)) // 2), num_latents - length)
@@ -155,7 +164,7 @@ def _plan(regions: Sequence[Region], num_latents: int, window_latents: int, over
     )
 
 
-def _weights(cores: Sequence[Span], start: int, stop: int, rise: Tensor) -> Tensor:
+def _weights(cores: Sequence[Range], start: int, stop: int, rise: Tensor) -> Tensor:
     """1 in the cores, `rise` before them, the same backwards behind them, 0 elsewhere: [stop - start]."""
     weights = torch.zeros(stop - start)
     for first, last in cores:

@@ -14,13 +14,13 @@ import av
 import ffmpeg
 import numpy as np
 
-from stableavatar.audio.decode import aac_output, decode_sound, decode_speech
+from stableavatar.audio.decode import aac_output, decode_sound, decode_speech, loudness_gain
+from stableavatar.audio.edges import rise_of
 from stableavatar.errors import BadInput, StorageError
 from stableavatar.ffmpeg import SAFE_INPUT, Ffmpeg, FfmpegError, local
 from stableavatar.text import one_line
 from stableavatar.units import SPEECH_RATE
 
-FADE_S = 0.005  # from the old sound to the new one: short enough for every pause, long enough not to click
 BLOCK = 1024  # samples
 OVERLAP = 2  # packets that are encoded anew on both sides of those that must be
 SEARCH = 8  # more packets on both sides, among which the place is sought where old and new fit together best
@@ -35,15 +35,20 @@ Packets = Mapping[int, bytes]
 def put_in(sound: np.ndarray, part: np.ndarray, span_s: tuple[float, float], rate: int) -> None:
     """Replace a span of `sound`, [n, ...], by `part`, which is cut, or followed by silence, to that length.
 
-    At both ends of the span, within it, one fades into the other.
+    At both ends of the span, within it, one fades into the other; a part that ends earlier fades out there.
     """
     start, stop = (min(len(sound), max(0, round(second * rate))) for second in span_s)
-    length = stop - start
-    new = np.zeros((length, *sound.shape[1:]), np.float32)
-    new[: len(part)] = part[:length]
-    fade = np.minimum(np.arange(1, length + 1), np.arange(length, 0, -1)) / (FADE_S * rate)
-    weights = np.minimum(fade, 1).astype(np.float32).reshape(-1, *[1] * (sound.ndim - 1))
-    sound[start:stop] = sound[start:stop] * (1 - weights) + new * weights
+    part = part[: stop - start]
+    sound[start:stop] *= 1 - _edges(stop - start, rate, sound.ndim)
+    sound[start : start + len(part)] += part * _edges(len(part), rate, sound.ndim)
+
+
+def _edges(num_samples: int, rate: int, ndim: int) -> np.ndarray:
+    """Weights that rise at the start and fall at the end, float32 [num_samples, 1, ...]."""
+    weights, rise = np.ones(num_samples, np.float32), rise_of(rate)[:num_samples]
+    weights[: len(rise)] *= rise
+    weights[num_samples - len(rise) :] *= rise[::-1]
+    return weights.reshape(-1, *[1] * (ndim - 1))
 
 
 def correct_speech(speech: np.ndarray, corrections: Sequence[NewSentence]) -> np.ndarray:
@@ -57,13 +62,16 @@ def correct_speech(speech: np.ndarray, corrections: Sequence[NewSentence]) -> np
     return corrected
 
 
-def correct_sound(video_path: str, out_path: str, corrections: Sequence[NewSentence]) -> None:
+def correct_sound(
+    video_path: str, out_path: str, corrections: Sequence[NewSentence], *, loudness: float | None = None
+) -> None:
     """Write the sound of a finished video, corrected, to an m4a. What is heard elsewhere stays the same, bit for bit.
 
     Args:
         video_path: the finished video.
         out_path: m4a of the same length.
         corrections: in their order, without overlaps.
+        loudness: LUFS that each new sound is brought to, as `encode_sound` does it; None: its level stays.
 
     Raises:
         BadInput: a sound cannot be decoded, or the video is none of this program.
@@ -72,7 +80,7 @@ def correct_sound(video_path: str, out_path: str, corrections: Sequence[NewSente
     track = open_track(video_path)
     replaced: dict[int, bytes] = {}
     for first, last, group in _groups(track, corrections):
-        replaced |= _replace(track, first, last, group)
+        replaced |= _replace(track, first, last, group, loudness)
     try:
         _write(track, replaced, out_path)
     except av.FFmpegError as error:
@@ -80,7 +88,7 @@ def correct_sound(video_path: str, out_path: str, corrections: Sequence[NewSente
 
 
 @dataclass(frozen=True, kw_only=True)
-class Track:
+class SoundTrack:
     """The sound of a finished video."""
 
     path: str
@@ -119,7 +127,7 @@ class Track:
                 return [bytes(packet) for packet in _packets(container)]
 
 
-def open_track(path: str) -> Track:
+def open_track(path: str) -> SoundTrack:
     """Look at the packets of a finished video's sound; nothing is decoded.
 
     Raises:
@@ -132,7 +140,7 @@ def open_track(path: str) -> Track:
                 raise BadInput(f"{path} has no AAC sound. {_REMEDY}")
             context: Any = stream.codec_context
             starts = [(packet.pts, packet.time_base) for packet in _packets(container)]
-            track = Track(
+            track = SoundTrack(
                 path=path,
                 rate=context.sample_rate,
                 layout=context.layout.name,
@@ -150,7 +158,7 @@ def _packets(container: Any) -> Iterator[Any]:
     return (packet for packet in container.demux(container.streams.best("audio")) if packet.size)
 
 
-def _groups(track: Track, corrections: Sequence[NewSentence]) -> list[tuple[int, int, list[NewSentence]]]:
+def _groups(track: SoundTrack, corrections: Sequence[NewSentence]) -> list[tuple[int, int, list[NewSentence]]]:
     """First and last packet that must be encoded anew, and the corrections that ask for it; no two groups meet."""
     reach = 2 * SEARCH + 2  # nearer ones could come into each other's way
     groups: list[tuple[int, int, list[NewSentence]]] = []
@@ -164,7 +172,9 @@ def _groups(track: Track, corrections: Sequence[NewSentence]) -> list[tuple[int,
     return groups
 
 
-def _replace(track: Track, first: int, last: int, corrections: Sequence[NewSentence]) -> Packets:
+def _replace(
+    track: SoundTrack, first: int, last: int, corrections: Sequence[NewSentence], loudness: float | None
+) -> Packets:
     """New packets for at least those from `first` to `last`."""
     begin = max(1, first - SEARCH - WARM_UP)  # the first block that is decoded
     old = track.packets(begin - 1, last + SEARCH + WARM_UP)
@@ -172,6 +182,8 @@ def _replace(track: Track, first: int, last: int, corrections: Sequence[NewSente
     origin_s = (begin - 1) * BLOCK / track.rate
     for start_s, end_s, path in corrections:
         part = decode_sound(path, sample_rate=track.rate, layout=track.layout)
+        if loudness is not None:
+            part = part * np.float32(loudness_gain(path, loudness, track.layout))
         put_in(sound, part, (start_s - origin_s, end_s - origin_s), track.rate)
     new = dict(enumerate(track.encoded(sound), start=begin - 1))
     end = last + 1
@@ -183,7 +195,7 @@ def _replace(track: Track, first: int, last: int, corrections: Sequence[NewSente
     return {number: new[number] for number in range(first, end)}
 
 
-def _misfit(track: Track, before: Packets, after: Packets, place: int, old: Packets) -> float:
+def _misfit(track: SoundTrack, before: Packets, after: Packets, place: int, old: Packets) -> float:
     """How much is heard of a change from `before` to `after` at the packet `place`, where the sound is still the old.
 
     The halves of two blocks that overlap must have been cut alike, or what each leaves over stays as a click.
@@ -194,7 +206,7 @@ def _misfit(track: Track, before: Packets, after: Packets, place: int, old: Pack
     return float(np.square(found - wanted).sum())
 
 
-def _write(track: Track, replaced: Packets, out_path: str) -> None:
+def _write(track: SoundTrack, replaced: Packets, out_path: str) -> None:
     with (
         av.open(local(track.path), options=SAFE_INPUT) as container,
         av.open(local(out_path), "w", format="ipod", options={"fflags": "+bitexact"}) as out,

@@ -26,7 +26,7 @@ def parse_segments(text: str) -> tuple[Sentence, ...]:
     """
     try:
         listed = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"segments is no JSON ({error}). Write {FORM}") from error
     if not isinstance(listed, list) or not listed:
         raise ValueError(f"segments holds no list of sentences. Write {FORM}")

@@ -9,7 +9,7 @@ from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
-from functools import cache
+from functools import lru_cache
 from itertools import accumulate, islice
 from typing import Any
 
@@ -53,11 +53,36 @@ class Film:
         return max(end for end in self.ends if end <= first), min(key for key in self.keys if key >= stop)
 
 
-def open_film(path: str) -> Film:
+@dataclass(frozen=True, kw_only=True)
+class Carried:
+    """What a finished video has beside its picture and its sound."""
+
+    language: str  # of its sound, ISO 639-2; empty if unknown
+    num_sounds: int  # further ones
+    num_subtitles: int
+
+
+def carried(path: str) -> Carried:
+    """What the video has beside picture and sound. Raises BadInput if it cannot be read."""
+    try:
+        with av.open(local(path), options=_FORMAT) as container:
+            sounds, subtitles = container.streams.audio, container.streams.subtitles
+            language = sounds[0].metadata.get("language", "und") if sounds else "und"
+    except (OSError, av.FFmpegError) as error:
+        raise BadInput(f"{path} cannot be read as a video ({one_line(str(error))}). {_REMEDY}") from error
+    known = "" if language == "und" else language
+    return Carried(language=known, num_sounds=max(0, len(sounds) - 1), num_subtitles=len(subtitles))
+
+
+def open_film(path: str, size: tuple[int, int] | None = None) -> Film:
     """Look at the packets of a finished video; nothing is decoded.
 
+    Args:
+        path: the video.
+        size: width and height that it must have, if they are known.
+
     Raises:
-        BadInput: it is none of this program, or its picture could not stand beside a new one.
+        BadInput: it is none of this program, its picture could not stand beside a new one, or it has another size.
     """
     try:
         with av.open(local(path), options=_FORMAT) as container:
@@ -65,6 +90,11 @@ def open_film(path: str) -> Film:
                 raise BadInput(f"{path} has no picture or no sound. {_REMEDY}")
             stream = container.streams.video[0]
             width, height, header = stream.width, stream.height, stream.codec_context.extradata
+            if size and (width, height) != size:  # before a picture of a size that a stranger chose is encoded
+                raise BadInput(
+                    f"{path} has {width}x{height} pixels, but this row's video has {size[0]}x{size[1]}. Give the row "
+                    "all else (audio, width, height, ...) as it was when that video was made."
+                )
             ours = stream.codec_context.name == "h264" and not (width % 2 or height % 2)
             if not ours or header != _header(width, height):
                 raise BadInput(f"{path} is not encoded as this program does it now. {_REMEDY}")
@@ -124,7 +154,7 @@ def _decoded(film: Film, piece: str) -> Iterator[np.ndarray]:
         raise BadInput(f"{film.path} cannot be decoded ({error}). {_REMEDY}") from error
 
 
-@cache
+@lru_cache(maxsize=32)
 def _header(width: int, height: int) -> bytes | None:
     """What the encoder of this program puts before the picture of that size, found by asking it."""
     with tempfile.TemporaryDirectory(prefix=".header-") as folder:
