@@ -74,7 +74,8 @@ def _cues(srt: str) -> list[Cue]:
 def _disjoint(cues: Sequence[Cue], path: str) -> list[Cue]:
     """The same texts at the same times, of which no two are shown at once. Raises BadInput: that would be endless."""
     edges = sorted({edge for cue in cues for edge in (cue.start, cue.end)})
-    waiting, shown, found, size = list(reversed(cues)), [], [], 0
+    waiting, found, size = list(reversed(cues)), [], 0
+    shown: list[Cue] = []
     for start, end in pairwise(edges):
         shown = [cue for cue in shown if cue.end > start]
         while waiting and waiting[-1].start <= start:

@@ -137,7 +137,12 @@ def test_credentials_are_taken_out_of_what_is_left_and_its_json_stays_json(tmp_p
     url = "https://x/a.srt?sig=verysecret"
     segments = [{"start_s": 1, "end_s": 2, "audio": url}]
     deep = "[" * 90 + "]" * 90
-    line = {"portrait": "a.png", "audio": "a.wav", "subtitles": {"en": url, "de": "b.srt"}, "base_video": url}
+    line: dict[str, Any] = {
+        "portrait": "a.png",
+        "audio": "a.wav",
+        "subtitles": {"en": url, "de": "b.srt"},
+        "base_video": url,
+    }
     line |= {"segments": segments, "note": json.dumps({"of": json.dumps({"at": url})}), "team": {"password": "hunter"}}
     data = json.dumps(line | {"deep": json.loads(deep)}).encode() + b"\n"
     data += GOOD % b"2" + json.dumps(line | {"id": "3", "segments": "[" * 90_000}).encode()
