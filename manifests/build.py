@@ -4,7 +4,7 @@ import csv
 import io
 import json
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from string import Formatter
 from typing import Any
@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 from manifests.schema import MANIFEST, ManifestError
 
 DEFAULT_ID = "{portrait}-{voice}"
+ID_BY_LANGUAGE = "{portrait}-{language}"  # of voices that are named like their portraits: de/anna.wav, fr/anna.wav
 WRITTEN = (".jsonl", ".ndjson", ".csv", ".parquet")  # kinds of manifests that `to_bytes` writes
 TYPES = {column.name: column.type for column in MANIFEST}
 Cells = dict[str, Any]
@@ -80,7 +81,7 @@ def _owner(voice: Voice, names: Collection[str]) -> str | None:
 
 
 def build_rows(
-    pairs: Iterable[tuple[Portrait, Voice]], *, id: str = DEFAULT_ID, video_name: str = "", common: Mapping = {}
+    pairs: Sequence[tuple[Portrait, Voice]], *, id: str = DEFAULT_ID, video_name: str = "", common: Mapping = {}
 ) -> list[Cells]:
     """A row for each pair.
 
@@ -88,16 +89,35 @@ def build_rows(
     that the name of a file tells.
     `id` and `video_name` are patterns: see `fill`. Raises ManifestError: one that cannot be filled, ids not unique.
     """
-    rows = []
+    rows, known = [], []
     for number, (portrait, voice) in enumerate(pairs, start=1):
-        language = {"language": voice.language} if voice.language else {}
-        cells = {**language, **common, **portrait.cells, **voice.cells}
+        cells = _cells(portrait, voice, common)
         fields = {**cells, "portrait": portrait.name, "voice": voice.name, "number": number}
+        known.append(fields)
         names = {"id": fill("--id", id, fields)}
         names |= {"video_name": fill("--video-name", video_name, fields)} if video_name else {}
         rows.append({"portrait": portrait.reference, "audio": voice.reference, **names, **cells})
-    _check_ids(rows, id)
+    _check_ids(rows, id, known)
     return rows
+
+
+def pattern_of_ids(found: Cast, common: Mapping) -> str:
+    """The ids of rows where nobody has said a pattern: by the language where that says most, which is unique."""
+    fields = [{**_cells(p, v, common), "portrait": p.name} for p, v in found.pairs]
+    return ID_BY_LANGUAGE if found.is_by_name and _tells_apart(ID_BY_LANGUAGE, fields) else DEFAULT_ID
+
+
+def _cells(portrait: Portrait, voice: Voice, common: Mapping) -> Cells:
+    language = {"language": voice.language} if voice.language else {}
+    return {**language, **common, **portrait.cells, **voice.cells}
+
+
+def _tells_apart(pattern: str, fields: Sequence[Cells]) -> bool:
+    """Whether the pattern can be filled in all rows, and differs in each."""
+    try:
+        return len({fill("--id", pattern, own) for own in fields}) == len(fields)
+    except ManifestError:
+        return False
 
 
 def fill(option: str, pattern: str, fields: Mapping[str, Any]) -> str:
@@ -133,16 +153,18 @@ def _check_field(option: str, pattern: str, name: str, fields: Mapping[str, Any]
     raise ManifestError(f"{option} {pattern!r}: there is no {{{name}}} for {who}; there is: {', '.join(known)}")
 
 
-def _check_ids(rows: Sequence[Cells], pattern: str) -> None:
+def _check_ids(rows: Sequence[Cells], pattern: str, fields: Sequence[Cells]) -> None:
     by_id = defaultdict(list)
     for row in rows:
         by_id[row["id"]].append(row)
     for id, same in by_id.items():
         if len(same) > 1:
             pairs = ", ".join(f"{row['portrait']} with {row['audio']}" for row in same[:3])
+            better = (f"{pattern}-{{{name}}}" for name in ("language", "voice", "number"))
+            remedy = next(longer for longer in better if _tells_apart(longer, fields))
             raise ManifestError(
-                f"--id {pattern!r} gives {len(same)} rows the id {id!r} ({pairs}); add a field that tells them apart, "
-                "such as {voice}, {language} or {number}"
+                f"--id {pattern!r} gives {len(same)} rows the id {id!r} ({pairs}); add a field that tells them apart: "
+                f"--id '{remedy}'"
             )
 
 

@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 from manifests.schema import ManifestError
 
 MAX_ROWS = 1_000_000  # of one Parquet file
+MAX_DEPTH = 100  # of lists and objects within each other in JSON, far below what Python can follow
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +53,8 @@ def _jsonl(data: bytes, uri: str) -> Iterator[Record]:
 
 def _json_record(line: bytes, number: int) -> Record:
     try:
-        cells = json.loads(line.decode())
+        cells = json.loads(line.decode(), object_pairs_hook=_object)
+        _check_depth(cells)
         json.dumps(cells, ensure_ascii=False).encode()  # half a surrogate pair could be stored nowhere
     except UnicodeError:
         return Record(line=number, problem="not UTF-8 text; save the manifest as UTF-8")
@@ -64,6 +66,23 @@ def _json_record(line: bytes, number: int) -> Record:
         kind = type(cells).__name__
         return Record(line=number, problem=f"JSON, but a {kind} and no object; write one JSON object on each line")
     return Record(line=number, cells=cells)
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Of two values with one name Python would keep the last and say nothing."""
+    names = Counter(name for name, _ in pairs)
+    twice = [name for name, count in names.items() if count > 1]
+    if twice:
+        raise ValueError(f"{twice[0]!r} is there twice in one object")
+    return dict(pairs)
+
+
+def _check_depth(value: Any, depth: int = 0) -> None:
+    if depth > MAX_DEPTH:
+        raise RecursionError
+    if isinstance(value, dict | list):
+        for cell in value.values() if isinstance(value, dict) else value:
+            _check_depth(cell, depth + 1)
 
 
 def _csv(data: bytes, uri: str) -> Iterator[Record]:

@@ -1,7 +1,9 @@
 """Text without credentials: for messages, logs and tables, which outlive the run and are read by others."""
 
+import json
 import os
 import re
+from typing import Any
 from urllib.parse import quote
 
 HIDDEN = "***"
@@ -43,3 +45,35 @@ def redacted(text: str) -> str:
     for pattern, replacement in _PATTERNS:
         text = pattern.sub(replacement, text)
     return text
+
+
+def redacted_values(value: Any) -> Any:
+    """`value`, a cell or a whole row, with every text in it redacted, also inside JSON that a text holds.
+
+    Text that is JSON stays JSON, as it would not if it were redacted as a whole: a credential may end at a backslash
+    that belongs to the writing.
+    """
+    if isinstance(value, dict):
+        return {redacted(name) if isinstance(name, str) else name: _named(name, cell) for name, cell in value.items()}
+    if isinstance(value, list | tuple):
+        return [redacted_values(cell) for cell in value]
+    return _text(value) if isinstance(value, str) else value
+
+
+def _named(name: Any, value: Any) -> Any:
+    """A value of an object, of which the name may tell that it is a credential: `password`."""
+    if not isinstance(value, str):
+        return redacted_values(value)
+    text, start = redacted(f"{name}={value}"), f"{name}="
+    return HIDDEN if text == f"{start}{HIDDEN}" else _text(value)
+
+
+def _text(text: str) -> str:
+    if not text.lstrip().startswith(("{", "[")):
+        return redacted(text)
+    try:
+        value = json.loads(text)
+        hidden = redacted_values(value)
+        return text if hidden == value else json.dumps(hidden, ensure_ascii=False)
+    except (ValueError, RecursionError):  # no JSON, or none that anyone reads
+        return redacted(text)

@@ -237,7 +237,7 @@ MANIFEST: tuple[Column, ...] = (
         type=NUMBER,
         unit="LUFS",
         default="the sound's own",
-        meaning="what the video's sound is brought to (ITU-R BS.1770), such as -16",
+        meaning="what the video's sound and its `audio_tracks` are brought to (ITU-R BS.1770), such as -16",
         minimum=-70,
         maximum=-5,
     ),

@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 from datetime import time as clock
 from typing import Any, NoReturn
 
-from manifests.build import DEFAULT_ID
+from manifests.build import DEFAULT_ID, ID_BY_LANGUAGE
 from manifests.cells import BadCell, Value, convert
 from manifests.redact import HIDDEN, redacted
 from manifests.schema import MANIFEST
@@ -128,8 +128,11 @@ def add_build_words(build: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     voices.add_argument("--languages", metavar="TABLE", help="CSV with the columns language, audio, and any others")
     build.add_argument("--prompts", metavar="TABLE", help="CSV with the columns portrait, prompt, and any others")
-    build.add_argument("--id", default=DEFAULT_ID, metavar="PATTERN", help="ids, by {portrait}, {voice}, {language}, "
-                       "{number} or a column; as given: %(default)s")  # fmt: skip
+    build.add_argument(
+        "--id", default="", metavar="PATTERN",
+        help="ids, by {portrait}, {voice}, {language}, {number} or a column; as given: "
+        f"{ID_BY_LANGUAGE} of voices named like portraits, if all languages are known, else {DEFAULT_ID}",
+    )  # fmt: skip
     build.add_argument(
         "--video-name", default="", metavar="PATTERN", help="names of videos, such as {language}/{portrait}"
     )

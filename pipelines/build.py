@@ -1,17 +1,27 @@
 """A manifest from folders of portraits and voices, or from a table of languages: finds the files, writes the rows."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from manifests.build import DEFAULT_ID, WRITTEN, Cast, Cells, Portrait, Voice, build_rows, cast, to_bytes
+from manifests.build import WRITTEN, Cast, Cells, Portrait, Voice, build_rows, cast, pattern_of_ids, to_bytes
 from manifests.cells import BadCell, convert
 from manifests.formats import read_records
 from manifests.read import parse_manifest, resolve
 from manifests.schema import MANIFEST, ManifestError
 from pipelines import storage
 from pipelines.exclusive import create
-from pipelines.media_files import PORTRAITS, VOICES, as_named, find, language_in, subtitles_beside, without_suffix
+from pipelines.media_files import (
+    PORTRAITS,
+    SUBTITLES,
+    VOICES,
+    as_named,
+    find,
+    is_hidden,
+    language_in,
+    subtitles_beside,
+    without_suffix,
+)
 from stableavatar.errors import BadInput
 from stableavatar.languages import to_iso639_2
 from stableavatar.tracks import KINDS, parse_tracks
@@ -41,7 +51,7 @@ def build_manifest(
     voices: Iterable[str] = (),
     languages: str | None = None,
     prompts: str | None = None,
-    id: str = DEFAULT_ID,
+    id: str = "",
     video_name: str = "",
     common: Mapping[str, Any] = {},
     force: bool = False,
@@ -54,7 +64,7 @@ def build_manifest(
         voices: files and folders; or else
         languages: a table with the columns language, audio, and any others.
         prompts: a table with the columns portrait, prompt, and any others.
-        id: pattern of the ids.
+        id: pattern of the ids; without one it is that of `pattern_of_ids`.
         video_name: pattern of the names of the videos.
         common: cells of all rows.
         force: write over what is there.
@@ -68,26 +78,28 @@ def build_manifest(
     if not force and storage.exists(out):
         raise _is_there(out)
     people, unknown = _portraits(portraits, out, prompts)
-    sounds = list(_from_table(languages, out) if languages else _voices(voices, out))
+    voices, names = list(voices), {portrait.name for portrait in people}
+    sounds = list(_from_table(languages, out) if languages else _voices(voices, out, names))
     found = cast(people, sounds)
-    rows = build_rows(found.pairs, id=id, video_name=video_name, common=common)
+    rows = build_rows(found.pairs, id=id or pattern_of_ids(found, common), video_name=video_name, common=common)
     data = to_bytes(rows, suffix)
     _check(data, out)
     if force:
         storage.write(data, out)
     elif not create(data, out):
         raise _is_there(out)
-    return _built(out, found, unknown)
+    unused = [] if languages else _unused_subtitles(voices, found, out)
+    return _built(out, found, [*unknown, *unused])
 
 
-def _built(out: str, found: Cast, unknown: list[str]) -> Built:
+def _built(out: str, found: Cast, others: list[str]) -> Built:
     return Built(
         uri=out,
         num_rows=len(found.pairs),
         num_portraits=len({portrait.reference for portrait, _ in found.pairs}),
         num_voices=len({voice.reference for _, voice in found.pairs}),
         is_by_name=found.is_by_name,
-        left_out=[*found.left_out, *unknown],
+        left_out=[*found.left_out, *others],
     )
 
 
@@ -124,7 +136,7 @@ def _text(uri: str) -> str | None:
         raise BadInput(f"{uri} is not UTF-8 text ({error}). Save the prompt as UTF-8.") from error
 
 
-def _voices(references: Iterable[str], out: str) -> Iterator[Voice]:
+def _voices(references: Iterable[str], out: str, people: Collection[str]) -> Iterator[Voice]:
     files, around = find(references, VOICES, "voices")
     subtitles = subtitles_beside(around)
     for file in files:
@@ -133,9 +145,27 @@ def _voices(references: Iterable[str], out: str) -> Iterator[Voice]:
             name=file.words[-1],
             reference=as_named(file.uri, out),
             words=file.words,
-            language=language_in(file.words),
+            language=language_in(file.words, people),
             cells={"subtitles": _shortest(named)} if named else {},
         )
+
+
+def _unused_subtitles(references: Iterable[str], found: Cast, out: str) -> list[str]:
+    """Subtitles in the folders of voices that no row has. What lies beside a voice given alone was not given."""
+    folders = [storage.absolute(reference).rstrip("/") for reference in references]
+    given = {
+        as_named(storage.join(folder, name), out)
+        for folder in folders
+        if storage.is_folder(folder)
+        for name in storage.names_under(folder)
+        if name.lower().endswith(SUBTITLES) and not is_hidden(name)
+    }
+    used = {name for _, voice in found.pairs for name in _names(voice.cells.get("subtitles"))}
+    return sorted(given - used)
+
+
+def _names(cell: str | dict[str, str] | None) -> Collection[str]:
+    return cell.values() if isinstance(cell, dict) else [cell or ""]
 
 
 def _from_table(uri: str, out: str) -> Iterator[Voice]:

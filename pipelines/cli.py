@@ -148,12 +148,17 @@ def run_manifest(args: argparse.Namespace) -> int:
     )
     how = "each with the voices that are named like it" if built.is_by_name else "every one with every voice"
     console.print(
-        f"{built.uri}: {built.num_rows} rows of {built.num_portraits} portraits and {built.num_voices} voices, {how}",
+        f"{built.uri}: {_count(built.num_rows, 'row')} of {_count(built.num_portraits, 'portrait')} "
+        f"and {_count(built.num_voices, 'voice')}, {how}",
         soft_wrap=True, markup=False,
     )  # fmt: skip
     for reference in built.left_out:
         console.print(f"Not used: {reference}", soft_wrap=True, markup=False)
     return ALL_FINE
+
+
+def _count(number: int, thing: str) -> str:
+    return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
 
 
 def run_status(args: argparse.Namespace) -> int:

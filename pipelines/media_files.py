@@ -3,7 +3,7 @@
 import os
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
@@ -47,7 +47,7 @@ def find(references: Iterable[str], suffixes: Sequence[str], what: str) -> tuple
     for reference in references:
         uri = storage.absolute(reference)
         if storage.is_folder(uri):
-            names = [name for name in storage.names_under(uri) if not _is_hidden(name)]
+            names = [name for name in storage.names_under(uri) if not is_hidden(name)]
             folder, mine = uri, [name for name in names if name.lower().endswith(tuple(suffixes))]
             if not mine:
                 raise BadInput(f"{uri} holds no {what}. Their names end in one of {', '.join(suffixes)}.")
@@ -77,12 +77,18 @@ def subtitles_beside(around: Iterable[str]) -> dict[str, dict[str, str]]:
     return found
 
 
-def language_in(words: Sequence[str]) -> str:
-    """The language that the name of a file tells (`de`, `speech_de`, `anna-pt-BR`), or else its folder; or ""."""
+def language_in(words: Sequence[str], people: Collection[str] = ()) -> str:
+    """The language that the name of a file tells (`de`, `speech_de`, `anna-pt-BR`), or else its folder; or "".
+
+    The names of `people` tell none: Ben speaks no Bengali. Three letters are often a word or a name (`new`, `kim`), so
+    they count after all that have two, and the file's own after its folders'.
+    """
     own, *folders = reversed(words)
     at_the_end = _AT_THE_END.search(own)
-    candidates = (own, at_the_end[1] if at_the_end else "", *folders)
-    return next((tag.replace("_", "-") for tag in candidates if _is_language(tag)), "")
+    tags = (own, at_the_end[1] if at_the_end else "", *folders)
+    short = [tag for tag in tags if len(re.split("[-_]", tag)[0]) == 2]
+    candidates = [*short, *folders, own]
+    return next((tag.replace("_", "-") for tag in candidates if tag not in people and _is_language(tag)), "")
 
 
 def as_named(uri: str, manifest: str) -> str:
@@ -108,7 +114,8 @@ def _words(name: str) -> tuple[str, ...]:
     return tuple(without_suffix(name).split("/"))
 
 
-def _is_hidden(name: str) -> bool:
+def is_hidden(name: str) -> bool:
+    """Whether a file, or a folder on the way to it, is meant not to be seen."""
     return any(part.startswith(".") for part in name.split("/"))
 
 

@@ -13,7 +13,7 @@ import pyarrow as pa
 from manifests.formats import SUFFIXES
 from manifests.identity import default_id
 from manifests.read import fail_duplicates, parse_manifest, resolve
-from manifests.redact import redacted
+from manifests.redact import redacted, redacted_values
 from manifests.schema import MANIFEST, ManifestError
 from pipelines import storage
 from pipelines.stage import Row, fail, known_place, place
@@ -135,11 +135,11 @@ def _manifest_line(row: Row) -> bytes:
         from stableavatar.correction.words import parse_segments
 
         files["base_video"] = resolve(row["base_video"], row["manifest"])
-        with suppress(ValueError):  # what cannot be read stays as it is: the next run says so
+        with suppress(ValueError, RecursionError):  # what cannot be read stays as it is: the next run says so
             sentences = parse_segments(row["segments"])
             files["segments"] = json.dumps([{**vars(s), "audio": resolve(s.audio, row["manifest"])} for s in sentences])
-    line = redacted(json.dumps({**given, **files, **unpack(row)}, ensure_ascii=False, default=str))
-    return f"{line}\n".encode()
+    shown = redacted_values({**given, **files, **unpack(row)})
+    return f"{json.dumps(shown, ensure_ascii=False, default=lambda value: redacted(str(value)))}\n".encode()
 
 
 def check_rows(rows: list[Row], check: Callable[[Row], Row]) -> list[Row]:

@@ -61,14 +61,15 @@ class Prepare(Stage):
             return {"speech": speech, "sound": Path(sound_path).read_bytes()}
 
     def _tracks(self, row: Row) -> bytes:
-        """Further sounds and subtitles, all of the video's length. The row's span is not theirs."""
-        return pickle.dumps([self._track(track, row["num_frames"] / FPS) for track in json.loads(row["tracks"])])
+        """Further sounds and subtitles, all of the video's length. The row's loudness is theirs, its span is not."""
+        duration_s, loudness = row["num_frames"] / FPS, row["loudness"]
+        return pickle.dumps([self._track(track, duration_s, loudness) for track in json.loads(row["tracks"])])
 
-    def _track(self, track: Row, duration_s: float) -> bytes:
+    def _track(self, track: Row, duration_s: float, loudness: float | None) -> bytes:
         with inputs.fetched(track["uri"], self.limits) as path, scratch.folder() as folder:
             check_unchanged(path, track["uri"], track["sha256"])
             if track["kind"] == SUBTITLES:
                 return read_subtitles(path, duration_s=duration_s)
             sound_path = os.path.join(folder, "track.m4a")
-            encode_sound(path, sound_path, duration_s=duration_s)
+            encode_sound(path, sound_path, duration_s=duration_s, loudness=loudness)
             return Path(sound_path).read_bytes()

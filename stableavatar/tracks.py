@@ -25,7 +25,8 @@ class Track:
 def parse_tracks(column: str, text: str | None) -> dict[str, str]:
     """Read `en=a.srt,de=b.vtt` as files by language tag; the tag of one without a language is empty.
 
-    A file whose name holds a comma or an equals sign is named in JSON: `{"en": "a,b.srt"}`.
+    What stands before the first `=` of an address or a path (`https://x/a.srt?sig=1`) is no tag. Other files whose name
+    holds a comma or an equals sign are named in JSON: `{"en": "a,b.srt"}`.
     Raises BadInput, with the name of the column.
     """
     text = (text or "").strip()
@@ -34,7 +35,8 @@ def parse_tracks(column: str, text: str | None) -> dict[str, str]:
     files: dict[str, str] = {}
     for part in text.split(",") if text else ():
         first, separator, rest = part.partition("=")
-        tag, reference = (first.strip(), rest.strip()) if separator else ("", first.strip())
+        tagged = separator and "/" not in first
+        tag, reference = (first.strip(), rest.strip()) if tagged else ("", part.strip())
         if not reference:
             raise BadInput(f"{column} is {text!r}, where a file is missing. {_example(column)}")
         if tag in files:
@@ -91,7 +93,7 @@ def _iso639_2(column: str, tag: str) -> str:
 
 def _parse_json(column: str, text: str) -> dict[str, str]:
     try:
-        files = json.loads(text)
+        files = json.loads(text, object_pairs_hook=_object)
     except (ValueError, RecursionError) as error:
         raise BadInput(f"{column} is not JSON ({error}). {_example(column)}") from error
     if not isinstance(files, dict) or not all(isinstance(name, str) and name.strip() for name in files.values()):
@@ -99,6 +101,14 @@ def _parse_json(column: str, text: str) -> dict[str, str]:
     for tag in files:
         _iso639_2(column, tag)
     return files
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Of two files with one name Python would keep the last and say nothing."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError("a name is there twice in one object")
+    return found
 
 
 def _example(column: str) -> str:

@@ -110,6 +110,16 @@ def test_the_command_says_what_it_made(tmp_path: Path, capsys: pytest.CaptureFix
     assert main([*words, "--set", "seed=7", "--set", "separate_vocals=true"]) == 0
     assert "a.jsonl: 4 rows of 2 portraits and 2 voices, every one with every voice" in capsys.readouterr().out
     assert {(row["seed"], row["separate_vocals"]) for row in plan.read_manifest(f"{tmp_path}/a.jsonl")} == {(7, True)}
+    one = [
+        "manifest",
+        f"{tmp_path}/b.jsonl",
+        "--portraits",
+        f"{tmp_path}/p/ben.png",
+        "--voices",
+        f"{tmp_path}/v/de.wav",
+    ]
+    assert main(one) == 0
+    assert "b.jsonl: 1 row of 1 portrait and 1 voice, " in capsys.readouterr().out
     for wrong, message in (
         (["--set", "audio=x"], "there is no 'audio' to set"),
         (["--set", "seed=-1"], "seed is '-1'"),
@@ -120,3 +130,27 @@ def test_the_command_says_what_it_made(tmp_path: Path, capsys: pytest.CaptureFix
         assert message in capsys.readouterr().err
     assert main(["manifest", f"{tmp_path}/a.txt", *words[2:]]) == 1
     assert "unknown kind of manifest" in capsys.readouterr().err
+
+
+def test_voices_of_one_name_in_folders_of_languages_have_ids_of_their_own(tmp_path: Path) -> None:
+    write(f"{tmp_path}", "p/anna.png", "p/ben.png", "v/de/anna.wav", "v/en/anna.wav", "v/en/ben.wav")
+    words: dict[str, Any] = {"portraits": [f"{tmp_path}/p"], "voices": [f"{tmp_path}/v"]}
+    build_manifest(f"{tmp_path}/a.jsonl", **words)
+    assert [row["id"] for row in plan.read_manifest(f"{tmp_path}/a.jsonl")] == ["anna-de", "anna-en", "ben-en"]
+    write(f"{tmp_path}", "v/ben_2.wav")  # of which nobody knows the language
+    with pytest.raises(ManifestError, match=r"2 rows the id 'anna-anna' .*--id '\{portrait\}-\{voice\}-\{number\}'"):
+        build_manifest(f"{tmp_path}/b.jsonl", **words)
+
+
+def test_a_name_of_a_portrait_is_no_language(tmp_path: Path) -> None:
+    write(f"{tmp_path}", "p/ben.jpg", "v/ben.flac")
+    build_manifest(f"{tmp_path}/a.jsonl", portraits=[f"{tmp_path}/p"], voices=[f"{tmp_path}/v"])
+    assert [row["language"] for row in plan.read_manifest(f"{tmp_path}/a.jsonl")] == [None]
+
+
+def test_subtitles_that_nobody_uses_are_named(tmp_path: Path) -> None:
+    write(f"{tmp_path}", "anna.png", "v/de.wav", "v/de.srt", "v/de.en.srt", "v/de.vtt", "v/fr.srt", "v/.old/x.srt")
+    words: dict[str, Any] = {"portraits": [f"{tmp_path}/anna.png"], "force": True}
+    built = build_manifest(f"{tmp_path}/a.jsonl", voices=[f"{tmp_path}/v"], **words)
+    assert built.left_out == ["v/de.vtt", "v/fr.srt"]
+    assert build_manifest(f"{tmp_path}/a.jsonl", voices=[f"{tmp_path}/v/de.wav"], **words).left_out == []

@@ -26,10 +26,10 @@ def cells(data: bytes, uri: str) -> list[dict[str, object]]:
 @pytest.mark.parametrize("newline", [b"\n", b"\r\n", b"\r"])
 @pytest.mark.parametrize("start", [b"", BOM])
 def test_json_lines(suffix: str, newline: bytes, start: bytes) -> None:
-    data = start + newline.join([b'{"a": 1}', b"", b"   ", b'{"a": "\xc3\xb1", "a": 2}', b""])
+    data = start + newline.join([b'{"a": 1}', b"", b"   ", b'{"a": "\xc3\xb1", "b": 2}', b""])
     first, second = read_records(data, f"m.{suffix}")
     assert first == Record(line=1, cells={"a": 1})
-    assert second == Record(line=4, cells={"a": 2})  # the last of two equal keys counts
+    assert second == Record(line=4, cells={"a": "ñ", "b": 2})
 
 
 def test_json_line_separators_within_text_do_not_end_the_line() -> None:
@@ -48,6 +48,9 @@ def test_json_line_separators_within_text_do_not_end_the_line() -> None:
         (b'{"a": "\xff"}', "not UTF-8"),
         (b'{"a": "\\ud800"}', "not UTF-8"),
         (b'{"a":' * 100_000, "nested too deeply"),
+        (b'{"a": ' + b"[" * 200 + b"]" * 200 + b"}", "nested too deeply"),
+        (b'{"a": 1, "a": 2}', "not JSON ('a' is there twice in one object)"),
+        (b'{"x": {"en": 1, "en": 2}}', "not JSON ('en' is there twice in one object)"),
         (b'{"a": ' + b"1" * 5000 + b"}", "not JSON"),
     ],
 )

@@ -81,7 +81,9 @@ def test_a_pattern_that_cannot_be_filled_says_why(pattern: str, message: str) ->
 
 
 def test_ids_that_are_not_unique_are_refused_with_the_remedy() -> None:
-    with pytest.raises(ManifestError, match=r"2 rows the id 'anna' \(p/anna.png with v/de.wav, .*\{voice\}"):
+    with pytest.raises(
+        ManifestError, match=r"2 rows the id 'anna' \(p/anna.png with v/de.wav, .*--id '\{portrait\}-\{language\}'"
+    ):
         build_rows([(ANNA, DE), (ANNA, FR)], id="{portrait}")
 
 

@@ -50,13 +50,21 @@ def test_subtitles_belong_to_the_voice_with_their_name() -> None:
         ("de/anna", "de"),
         ("pt-BR/takes/anna", "pt-BR"),
         ("de/anna_fr", "fr"),
+        ("de/new", "de"),
+        ("de/new/anna", "de"),
+        ("deu/anna", "deu"),
+        ("deu/new", "deu"),
+        ("ben", ""),
+        ("ben/de", "de"),
+        ("ben_de", "de"),
+        ("fr/ben", "fr"),
         ("take_new", ""),
         ("take_xx", ""),
         ("anna", ""),
     ],
 )
 def test_the_language_that_a_name_tells(name: str, language: str) -> None:
-    assert language_in(tuple(name.split("/"))) == language
+    assert language_in(tuple(name.split("/")), {"ben"}) == language
 
 
 @pytest.mark.parametrize(

@@ -1,3 +1,4 @@
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -130,3 +131,30 @@ def test_a_row_that_could_not_be_read_is_not_carried_over(tmp_path: Path) -> Non
     bad, good = plan.select_rows(plan.read_rows(b"not json\n" + GOOD % b"1", f"{tmp_path}/a.jsonl"), None, model="tiny")
     plan.write_carry_over(f"{tmp_path}", [bad, good])
     assert [row["id"] for row in plan.read_manifest(f"{tmp_path}/carry-over.jsonl")] == ["1"]
+
+
+def test_credentials_are_taken_out_of_what_is_left_and_its_json_stays_json(tmp_path: Path) -> None:
+    url = "https://x/a.srt?sig=verysecret"
+    segments = [{"start_s": 1, "end_s": 2, "audio": url}]
+    deep = "[" * 90 + "]" * 90
+    line: dict[str, Any] = {
+        "portrait": "a.png",
+        "audio": "a.wav",
+        "subtitles": {"en": url, "de": "b.srt"},
+        "base_video": url,
+    }
+    line |= {"segments": segments, "note": json.dumps({"of": json.dumps({"at": url})}), "team": {"password": "hunter"}}
+    data = json.dumps(line | {"deep": json.loads(deep)}).encode() + b"\n"
+    data += GOOD % b"2" + json.dumps(line | {"id": "3", "segments": "[" * 90_000}).encode()
+    rows = plan.select_rows(plan.read_rows(data, f"{tmp_path}/a.jsonl"), None, model="tiny")
+    plan.write_carry_over(f"{tmp_path}", rows)
+    first, second, third = plan.read_manifest(f"{tmp_path}/carry-over.jsonl")
+    text = (tmp_path / "carry-over.jsonl").read_text()
+    assert "verysecret" not in text and "hunter" not in text
+    assert [row["status"] for row in (first, second, third)] == ["ready"] * 3, first["error"]
+    hidden = "https://x/a.srt?sig=***"
+    assert json.loads(first["subtitles"]) == {"en": hidden, "de": f"{tmp_path}/b.srt"}
+    assert json.loads(first["segments"])[0]["audio"] == hidden
+    assert json.loads(json.loads(plan.unpack(first)["note"])["of"]) == {"at": hidden}
+    assert plan.unpack(first)["deep"] == json.loads(deep)
+    assert plan.unpack(first)["team"] == {"password": "***"}

@@ -67,6 +67,15 @@ def test_tracks_are_as_long_as_the_video_and_not_cut_like_the_sound(
     assert np.abs(heard[6400:]).max() < 0.01
 
 
+def test_tracks_are_as_loud_as_the_row_says(make_row: MakeRow, preset: Preset, tmp_path: Path) -> None:
+    write_tone(tmp_path / "tone.wav", duration_s=2.0)
+    row = Prepare()(Check(preset, "/out")(make_row(audio_tracks="fr=tone.wav", loudness=-30.0)))
+    assert row["status"] == "ready", row["error"]
+    (tmp_path / "track.m4a").write_bytes(*pickle.loads(row["track_files"]))
+    found = measure_loudness(sound_of(open_source(f"{tmp_path}/track.m4a")))
+    assert abs(found.integrated + 30) < 0.5
+
+
 @pytest.mark.parametrize("name", ["tone.wav", "a.srt"])
 def test_a_track_that_changed_since_the_check_is_refused(
     make_row: MakeRow, preset: Preset, tmp_path: Path, name: str

@@ -88,3 +88,21 @@ def test_a_file_too_large_for_subtitles_is_not_read(tmp_path: Path) -> None:
     os.truncate(path, 1 << 30)
     with pytest.raises(BadInput, match=r"larger than 20,000,000 bytes"):
         read_subtitles(str(path), duration_s=3.0)
+
+
+def test_where_two_overlap_one_shows_both(tmp_path: Path) -> None:
+    cues = (("1", "00:00:00,500", "00:00:04,000", "long"), ("2", "00:00:01,000", "00:00:02,000", "note"))
+    cues += (("3", "00:00:01,000", "00:00:02,000", "note"), ("4", "00:00:05,000", "00:00:06,000", "alone"))
+    path = tmp_path / "a.srt"
+    path.write_text("".join(f"{number}\n{start} --> {end}\n{text}\n\n" for number, start, end, text in cues))
+    assert read_subtitles(str(path), duration_s=9.0).decode() == (
+        "1\n00:00:00,500 --> 00:00:01,000\nlong\n\n"
+        "2\n00:00:01,000 --> 00:00:02,000\nlong\nnote\n\n"
+        "3\n00:00:02,000 --> 00:00:04,000\nlong\n\n"
+        "4\n00:00:05,000 --> 00:00:06,000\nalone\n\n"
+    )
+    path.write_text(
+        "".join(f"{n}\n00:00:00,000 --> 00:{n // 60:02}:{n % 60:02},000\n{'x' * 9}{n}\n\n" for n in range(1, 3000))
+    )
+    with pytest.raises(BadInput, match="too many texts at once"):
+        read_subtitles(str(path), duration_s=9999.0)

@@ -17,6 +17,8 @@ def row(**words: Any) -> dict[str, Any]:
         (" ", {}),
         ("en=a.srt, pt-BR = s3://b/c.vtt", {"en": "a.srt", "pt-BR": "s3://b/c.vtt"}),
         ("a.srt", {"": "a.srt"}),
+        ("https://x/a.srt?sig=ab=", {"": "https://x/a.srt?sig=ab="}),
+        ("en=https://x/a.srt?sig=ab,b/k=1.srt", {"en": "https://x/a.srt?sig=ab", "": "b/k=1.srt"}),
         ('{"en": "a,b=c.srt", "": "d.srt"}', {"en": "a,b=c.srt", "": "d.srt"}),
     ],
 )
@@ -37,6 +39,7 @@ def test_files_by_language(text: str | None, files: dict[str, str]) -> None:
         ('["a.srt"]', "no object of languages"),
         ('{"en": 3}', "no object of languages"),
         ('{"en": ', "is not JSON"),
+        ('{"en": "a.wav", "en": "b.wav"}', "a name is there twice"),
         ("[" * 100_000, "is not JSON"),
     ],
 )

@@ -1,11 +1,12 @@
 """The video file: pieces of H.264 yuv420p, each written while its frames come, then joined with the sound in an mp4."""
 
 import os
-from collections.abc import Sequence
+import struct
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from functools import cache
 from types import TracebackType
-from typing import Self
+from typing import IO, Self
 
 import av
 import ffmpeg
@@ -166,6 +167,8 @@ def join(
         with suppress(BrokenPipeError):  # ffmpeg has ended; it tells why
             process.stdin.write(_listed(pieces).encode())
         process.finish()
+        if subtitles:
+            _turn_off_subtitles(path)
         finished = True
     except FfmpegError as error:
         raise StorageError(f"{path}: the pieces could not be joined: {error}. {_REMEDY}") from error
@@ -182,9 +185,42 @@ def _labels(sounds: Sequence[Track], subtitles: Sequence[Track]) -> dict[str, st
         for number, track in enumerate(tracks):
             if track.language:
                 labels[f"metadata:s:{letter}:{number}"] = f"language={track.language}"
-            if len(sounds) > 1 and letter == "a":
+            if letter == "s":
+                labels[f"disposition:s:{number}"] = "0"  # shown when the viewer asks for them
+            elif len(sounds) > 1:
                 labels[f"disposition:a:{number}"] = "0" if number else "default"
     return labels
+
+
+def _turn_off_subtitles(path: str) -> None:
+    """Let subtitles appear only when the viewer asks for them: ffmpeg always enables the first in an mp4."""
+    with open(path, "r+b") as file:
+        for moov in _boxes(file, b"moov", 0, os.path.getsize(path)):
+            for trak in _boxes(file, b"trak", *moov):
+                (header,), (media,) = _boxes(file, b"tkhd", *trak), _boxes(file, b"mdia", *trak)
+                ((handler, _),) = _boxes(file, b"hdlr", *media)
+                if _bytes_at(file, handler + 8, 4) == b"sbtl":
+                    flags = header[0] + 3  # behind the version and two bytes of flags; the lowest bit: enabled
+                    enabled = _bytes_at(file, flags, 1)[0]
+                    file.seek(flags)
+                    file.write(bytes([enabled & ~1]))
+
+
+def _boxes(file: IO[bytes], kind: bytes, start: int, end: int) -> Iterator[tuple[int, int]]:
+    """Where the boxes of a kind have their contents, among those in bytes [start, end) of an mp4 (ISO 14496-12)."""
+    while start < end:
+        size, name = struct.unpack(">I4s", _bytes_at(file, start, 8))
+        header = 16 if size == 1 else 8
+        if size == 1:
+            (size,) = struct.unpack(">Q", _bytes_at(file, start + 8, 8))
+        if name == kind:
+            yield start + header, start + size
+        start += size
+
+
+def _bytes_at(file: IO[bytes], position: int, count: int) -> bytes:
+    file.seek(position)
+    return file.read(count)
 
 
 @cache
