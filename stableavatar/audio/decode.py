@@ -67,8 +67,8 @@ def measure_sound(path: str, span: Span = Span(), *, limits: Limits = Limits()) 
 def decode_speech(path: str, span: Span = Span()) -> np.ndarray:
     """The span of the medium as the model hears it: float32 [n], 16 kHz mono in [-1, 1], with its silence.
 
-    All speech is brought to -23 LUFS, less where a peak would pass 1; what is quieter than -70 LUFS stays. A sound
-    that starts later than its video is preceded by silence. Raises BadInput as `measure_sound`, and for NaN.
+    All speech is brought to -23 LUFS, and peaks that would pass 1 are cut; what is quieter than -70 LUFS stays. A
+    sound that starts later than its video is preceded by silence. Raises BadInput as `measure_sound`, and for NaN.
     """
     source = open_source(path, span.stream)
     with metered(_speech(source, span)) as (sound, shown):
@@ -77,7 +77,8 @@ def decode_speech(path: str, span: Span = Span()) -> np.ndarray:
             samples += chunk.tobytes()
         loudness = shown()
     speech = np.frombuffer(samples, dtype="<f4")
-    speech *= _speech_gain(loudness, speech)
+    spoken = speech[round(span.pad_before_s * SPEECH_RATE) : len(speech) - round(span.pad_after_s * SPEECH_RATE)]
+    speech *= _speech_gain(loudness, spoken)
     return np.clip(speech, -1.0, 1.0, out=speech)
 
 
@@ -177,9 +178,14 @@ def _speech(source: Source, span: Span) -> Any:
 
 
 def _speech_gain(loudness: Loudness, speech: np.ndarray) -> float:
-    if loudness.integrated <= SILENCE_LUFS:
-        return 1.0
-    return min(10 ** ((SPEECH_LUFS - loudness.integrated) / 20), 1 / float(max(speech.max(), -speech.min())))
+    """The factor that brings speech, without its padding, to -23 LUFS.
+
+    A peak does not limit it: one click would keep a whole sound so faint that it passes for a pause.
+    """
+    level = loudness.integrated
+    if level <= SILENCE_LUFS:  # also what is shorter than the 0.4 s that the meter needs: its power tells enough then
+        level = 20 * float(np.log10(max(float(speech.std()), 1e-9))) if len(speech) else SILENCE_LUFS
+    return 1.0 if level <= SILENCE_LUFS else 10 ** ((SPEECH_LUFS - level) / 20)
 
 
 def _decoded(source: Source, sound: Any, *options: str, channels: int = 1) -> Iterator[np.ndarray]:
