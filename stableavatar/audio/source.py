@@ -1,6 +1,7 @@
 """A sound stream of a file: which of them, what it is, and where it lies on the time line of its medium."""
 
 import os
+import re
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -77,7 +78,7 @@ def _probe(path: str, container: Any, wanted: str) -> Source:
             f"{path} has a sample rate of {first.sample_rate} Hz; from {MIN_RATE} to {MAX_RATE} can be read. {REMEDY}"
         )
     sound_s = first.time or 0.0
-    zero_s = min([sound_s, *_film_starts(container), *_own_zero(path, container)])
+    zero_s = min([sound_s, *_starts(container, stream, sound_s), *_own_zero(path, container)])
     return Source(
         path=path,
         index=stream.index,
@@ -124,10 +125,18 @@ def _layout(layout: Any) -> str:
     return f"{layout.nb_channels}c" if layout.name.endswith(" channels") else layout.name
 
 
-def _film_starts(container: Any) -> list[float]:
-    """Seconds at which the video streams begin. A cover picture is not a video."""
+def _starts(container: Any, stream: Any, sound_s: float) -> list[float]:
+    """Seconds at which the films and the other sounds begin. A cover picture is not a film.
+
+    The other sounds are taken to hold as much that nobody hears before their start as `stream`, heard from `sound_s`.
+    """
     films = [s for s in container.streams.video if not s.disposition & av.stream.Disposition.attached_pic]
-    return [float(s.start_time * s.time_base) for s in films if s.start_time is not None]
+    starts = {s.index: float(s.start_time * s.time_base) for s in container.streams if s.start_time is not None}
+    unheard_s = sound_s - starts.get(stream.index, sound_s)
+    others = [s for s in container.streams.audio if s.index != stream.index]
+    return [starts[s.index] for s in films if s.index in starts] + [
+        starts[s.index] + unheard_s for s in others if s.index in starts
+    ]
 
 
 def _own_zero(path: str, container: Any) -> list[float]:
@@ -158,11 +167,16 @@ def _declared_s(path: str, container: Any, stream: Any, sound_s: float, zero_s: 
     if "wav" in formats:  # ffmpeg believes the size of the file, not the header
         return _declared_in_wav(path)
     if "matroska" in formats:
-        hours, minutes, seconds = stream.metadata.get("DURATION", "0:0:0").split(":")
-        end_s = int(hours) * 3600 + int(minutes) * 60 + float(seconds)
+        end_s = _clock_s(stream.metadata.get("DURATION", ""))
         return end_s - zero_s if end_s else None
     exact = _EXACT_FORMATS & formats
     return sound_s - zero_s + float(stream.duration * stream.time_base) if exact and stream.duration else None
+
+
+def _clock_s(text: str) -> float | None:
+    """Seconds of h:m:s. None for what is no such time: anyone may write what they like into a tag."""
+    found = re.fullmatch(r"(\d{1,6}):(\d{1,2}):(\d{1,2}(?:\.\d*)?)", text.strip(), re.ASCII)
+    return int(found[1]) * 3600 + int(found[2]) * 60 + float(found[3]) if found else None
 
 
 def _declared_in_wav(path: str) -> float | None:
