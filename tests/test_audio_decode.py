@@ -349,3 +349,20 @@ def test_a_short_silence_stays_silent(tmp_path: Path) -> None:
     hiss = 10 ** (-75 / 20) * np.random.default_rng(0).standard_normal(4800).astype(np.float32)
     assert rms_db(decode_speech(write_samples(tmp_path / "a.wav", hiss, SPEECH_RATE))) < 20 * np.log10(PAUSE_RMS)
     assert not decode_speech(write_samples(tmp_path / "b.wav", 0 * hiss, SPEECH_RATE)).any()
+
+
+@pytest.mark.parametrize(("layout", "num_channels"), [("cube", 8), ("3.1.2", 6), ("FL+FR+TC", 3)])
+def test_speakers_that_aac_does_not_carry_are_refused(tmp_path: Path, layout: str, num_channels: int) -> None:
+    (tmp_path / "raw").write_bytes(np.zeros((RATE, num_channels), np.float32).tobytes())
+    raw = ffmpeg.input(str(tmp_path / "raw"), format="f32le", ar=RATE, ch_layout=layout)
+    path = convert(raw, to=tmp_path / "a.wav")
+    with pytest.raises(BadInput, match=r"a\.wav has the speakers .*, which AAC cannot carry\. Mix it down to 7\.1"):
+        measure_sound(path)
+
+
+def test_a_mix_for_two_ears_is_stereo(tmp_path: Path) -> None:
+    (tmp_path / "raw").write_bytes(np.zeros((RATE, 2), np.float32).tobytes())
+    raw = ffmpeg.input(str(tmp_path / "raw"), format="f32le", ar=RATE, ch_layout="downmix")
+    path = convert(raw, to=tmp_path / "a.wav")
+    encode_sound(path, str(tmp_path / "a.m4a"), duration_s=1.0)
+    assert measure_sound(str(tmp_path / "a.m4a")).channels == 2

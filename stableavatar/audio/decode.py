@@ -2,7 +2,6 @@
 
 import wave
 from collections.abc import Generator, Iterable, Iterator
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,7 +14,7 @@ from stableavatar.audio.loudness import SILENCE_LUFS, Loudness, gain_to, measure
 from stableavatar.audio.source import REMEDY, Source, blaming, open_source
 from stableavatar.audio.span import Span
 from stableavatar.errors import BadInput, StorageError
-from stableavatar.ffmpeg import SOUND_INPUT, Ffmpeg, FfmpegError, local, read
+from stableavatar.ffmpeg import SOUND_INPUT, FfmpegError, feed, local, read
 from stableavatar.limits import Limits
 from stableavatar.units import SPEECH_RATE
 
@@ -119,17 +118,24 @@ def encode_sound(
     chunks = _checked(source, replace(span, end_s=end_s), rate, chunks)
     num_samples = round(duration_s * rate)
     shape = shaped(chunks, span, rate, channels=source.channels, num_samples=num_samples)
-    _write_aac((chunk * np.float32(gain) for chunk in shape), out_path, source, rate)
+    write_aac((chunk * np.float32(gain) for chunk in shape), out_path, rate=rate, layout=source.layout)
 
 
-def aac_output(sound: Any, out_path: str, rate: int, channels: int) -> Any:
-    """The ffmpeg-python graph that writes sound as AAC in m4a: the same samples give the same bytes."""
-    output = sound.output(
-        local(out_path), format="ipod", acodec="aac", audio_bitrate=AAC_BITS_PER_SAMPLE * rate * channels,
+def write_aac(chunks: Iterable[np.ndarray], out_path: str, *, rate: int, layout: str) -> None:
+    """Writes samples, float32 [n, channels] piece by piece, as AAC in m4a: the same samples give the same bytes.
+
+    `layout` is ffmpeg's name of the channels. Raises StorageError if the file cannot be written.
+    """
+    bitrate = AAC_BITS_PER_SAMPLE * rate * av.AudioLayout(layout).nb_channels
+    output = ffmpeg.input("pipe:", format="f32le", ar=rate, ch_layout=layout).output(
+        local(out_path), format="ipod", acodec="aac", audio_bitrate=bitrate,
         # Noise in place of sound would depend on all that was decoded before: nothing could be cut out and replaced.
         aac_pns=0, map_metadata=-1, fflags="+bitexact", **{"flags:a": "+bitexact"},
     )  # fmt: skip
-    return output.global_args(*_SAME_EVERYWHERE)
+    try:
+        feed(output.global_args(*_SAME_EVERYWHERE), chunks)
+    except FfmpegError as error:
+        raise StorageError(f"{out_path}: the sound could not be encoded: {error}. {_MAKE_ROOM}") from error
 
 
 def read_sound(
@@ -211,20 +217,6 @@ def _checked(source: Source, span: Span, rate: int, chunks: Iterable[np.ndarray]
         num_samples += len(chunk)
         yield chunk
     _check_span(source, span, num_samples / rate)
-
-
-def _write_aac(chunks: Iterable[np.ndarray], path: str, source: Source, rate: int) -> None:
-    sound = ffmpeg.input("pipe:", format="f32le", ar=rate, ch_layout=source.layout)
-    process = Ffmpeg(aac_output(sound, path, rate, source.channels), stdin=True)
-    try:
-        with suppress(BrokenPipeError):  # ffmpeg has ended; it tells why
-            for chunk in chunks:
-                process.stdin.write(chunk.tobytes())
-        process.finish()
-    except FfmpegError as error:
-        raise StorageError(f"{path}: the sound could not be encoded: {error}. {_MAKE_ROOM}") from error
-    finally:
-        process.kill()
 
 
 def _limit(limits: Limits) -> str:

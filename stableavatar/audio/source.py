@@ -16,6 +16,11 @@ from stableavatar.languages import to_iso639_2
 from stableavatar.text import one_line
 
 MAX_CHANNELS = 8  # 7.1, the most that AAC carries with named speakers
+# The speakers of up to eight channels that ffmpeg's AAC encoder knows. Others it refuses, and a mix would leave some out.
+AAC_LAYOUTS = set(
+    "mono stereo 2.1 3.0 3.0(back) 3.1 4.0 quad quad(side) 4.1 5.0 5.0(side) 5.1 5.1(side) 6.0 6.0(front) hexagonal 6.1 "
+    "6.1(back) 6.1(front) 7.0 7.0(front) 7.1 7.1(wide) 7.1(wide-side) 5.1.2(back) octagonal".split()
+)
 MIN_RATE, MAX_RATE = 2_000, 768_000  # samples per second; others come from damaged or forged headers
 MAX_LISTED = 20  # streams that an error names
 
@@ -84,7 +89,7 @@ def _probe(path: str, container: Any, wanted: str) -> Source:
         index=stream.index,
         sample_rate=first.sample_rate,
         channels=first.layout.nb_channels,
-        layout=_layout(first.layout),
+        layout=_layout(path, first.layout),
         codec=stream.codec_context.name,
         delay=round((sound_s - zero_s) * first.sample_rate),
         declared_s=_declared_s(path, container, stream, sound_s, zero_s),
@@ -120,9 +125,18 @@ def _described(number: int, stream: Any) -> str:
     return f"{number}: {language}, {one_line(context.name)}, {stream.channels} channels"
 
 
-def _layout(layout: Any) -> str:
-    """A name that ffmpeg reads; where a file does not say which speakers, the usual ones for so many channels."""
-    return f"{layout.nb_channels}c" if layout.name.endswith(" channels") else layout.name
+def _layout(path: str, layout: Any) -> str:
+    """A name that ffmpeg reads; where a file does not say which speakers, the usual ones for so many channels.
+
+    Raises BadInput for speakers that AAC does not carry.
+    """
+    if layout.name.endswith(" channels"):
+        return f"{layout.nb_channels}c"
+    if layout.name in ("downmix", "binaural"):  # two channels, made for two ears
+        return "stereo"
+    if layout.name not in AAC_LAYOUTS:
+        raise BadInput(f"{path} has the speakers {one_line(layout.name)}, which AAC cannot carry. Mix it down to 7.1.")
+    return layout.name
 
 
 def _starts(container: Any, stream: Any, sound_s: float) -> list[float]:
