@@ -140,7 +140,9 @@ def _write_wav(path: str, pieces_SC: Iterable[np.ndarray]) -> None:
     try:
         feed(output, pieces_SC)
     except FfmpegError as error:
-        raise StorageError(f"{path}: the voice could not be written: {error}. Make room on the scratch disk.") from error
+        raise StorageError(
+            f"{path}: the voice could not be written: {error}. Make room on the scratch disk."
+        ) from error
 
 
 def wants_vocals(rows: Iterable[Row]) -> bool:

@@ -245,5 +245,5 @@ def test_a_sound_that_is_none_leaves_nothing(path: str, tmp_path: Path, capsys: 
 
 def test_a_voice_that_cannot_be_written_is_the_fault_of_the_disk() -> None:
     piece_SC = np.zeros((1 << 20, 2), np.float32)
-    with pytest.raises(StorageError, match="could not be written: .*No space left"):
+    with pytest.raises(StorageError, match=r"could not be written: .*No space left"):
         _write_wav("/dev/full", [piece_SC] * 4)

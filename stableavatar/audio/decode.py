@@ -32,12 +32,16 @@ _SAME_EVERYWHERE = ("-cpuflags", "0")  # vector units round differently: without
 
 @dataclass(frozen=True, kw_only=True)
 class SoundInfo:
-    """What a sound is. `duration_s`: seconds that exist of the asked span, by decoding, and its silence."""
+    """What a sound is. `duration_s`: seconds that exist of the asked span, by decoding, and its silence.
+
+    `number`: of the stream among the sounds of its file, from 0.
+    """
 
     duration_s: float
     sample_rate: int
     channels: int
     codec: str
+    number: int
 
 
 def measure_sound(path: str, span: Span = Span(), *, limits: Limits = Limits()) -> SoundInfo:
@@ -60,7 +64,13 @@ def measure_sound(path: str, span: Span = Span(), *, limits: Limits = Limits()) 
     if span.start_s + duration_s > limits.max_sound_s:
         raise BadInput(f"{path} is longer than {_limit(limits)}. Name a span with end_s, cut the sound, or {_RAISE}.")
     _check_span(source, span, num_samples / rate)
-    return SoundInfo(duration_s=duration_s, sample_rate=rate, channels=source.channels, codec=source.codec)
+    return SoundInfo(
+        duration_s=duration_s,
+        sample_rate=rate,
+        channels=source.channels,
+        codec=source.codec,
+        number=source.number,
+    )
 
 
 def decode_speech(path: str, span: Span = Span()) -> np.ndarray:

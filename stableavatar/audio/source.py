@@ -16,10 +16,12 @@ from stableavatar.languages import to_iso639_2
 from stableavatar.text import one_line
 
 MAX_CHANNELS = 8  # 7.1, the most that AAC carries with named speakers
-# The speakers of up to eight channels that ffmpeg's AAC encoder knows. Others it refuses, and a mix would leave some out.
-AAC_LAYOUTS = set(
-    "mono stereo 2.1 3.0 3.0(back) 3.1 4.0 quad quad(side) 4.1 5.0 5.0(side) 5.1 5.1(side) 6.0 6.0(front) hexagonal 6.1 "
-    "6.1(back) 6.1(front) 7.0 7.0(front) 7.1 7.1(wide) 7.1(wide-side) 5.1.2(back) octagonal".split()
+# The speakers of up to eight channels that ffmpeg's AAC encoder knows. It refuses others; a mix would leave some out.
+AAC_LAYOUTS = frozenset(
+    (
+        "mono,stereo,2.1,3.0,3.0(back),3.1,4.0,quad,quad(side),4.1,5.0,5.0(side),5.1,5.1(side),6.0,6.0(front),hexagonal,"
+        "6.1,6.1(back),6.1(front),7.0,7.0(front),7.1,7.1(wide),7.1(wide-side),5.1.2(back),octagonal"
+    ).split(",")  # noqa: SIM905, a list of thirty words is no easier to read
 )
 MIN_RATE, MAX_RATE = 2_000, 768_000  # samples per second; others come from damaged or forged headers
 MAX_LISTED = 20  # streams that an error names
@@ -36,6 +38,7 @@ class Source:
 
     path: str
     index: int  # of the stream in the file
+    number: int  # of the stream among the sounds of the file
     sample_rate: int
     channels: int
     layout: str  # which speakers, in ffmpeg's words
@@ -87,6 +90,7 @@ def _probe(path: str, container: Any, wanted: str) -> Source:
     return Source(
         path=path,
         index=stream.index,
+        number=[sound.index for sound in container.streams.audio].index(stream.index),
         sample_rate=first.sample_rate,
         channels=first.layout.nb_channels,
         layout=_layout(path, first.layout),
