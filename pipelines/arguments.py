@@ -4,6 +4,7 @@ import argparse
 import json
 import math
 import os
+import re
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -326,7 +327,7 @@ def _in_future(time: datetime) -> datetime:
 
 def seconds(text: str) -> float:
     """A number from 0."""
-    return 0.0 if text.strip() in ("0", "0.0") else amount(text)
+    return 0.0 if re.fullmatch(r"0+(\.0*)?", text.strip()) else amount(text)
 
 
 def positive(text: str) -> int:

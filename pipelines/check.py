@@ -38,7 +38,8 @@ SETTINGS = (
 class Check(Stage):
     """In: a row of the manifest. Out: the same with every default filled in, and
 
-    width, height (pixels), num_frames, duration_s, num_windows, portrait_sha256, audio_sha256, loras (JSON: uri,
+    audio_stream (its number, empty for the first), width, height (pixels), num_frames, duration_s, num_windows,
+    portrait_sha256, audio_sha256, loras (JSON: uri,
     weight and sha256 of each), tracks (JSON: kind, language, uri and sha256 of each), correction (JSON, see `correct`),
     separator (hash of the vocal separator, empty if the row wants none), content_id, and video (the URI it will have).
     """
@@ -88,6 +89,8 @@ class Check(Stage):
         return {
             "num_frames": num_frames,
             "duration_s": sound.duration_s,
+            # However the row names it, one sound has one identity, and its vocals are kept once.
+            "audio_stream": str(sound.number) if sound.number else "",
             "num_windows": windows,
             "audio_sha256": sha256,
         }

@@ -23,8 +23,8 @@ from stableavatar.audio.decode import decode_speech
 from stableavatar.audio.separator import read_separator
 from stableavatar.audio.span import Span
 from stableavatar.audio.vocals import VOCALS_RATE, Vocals, VocalSeparator, vocals_of
-from stableavatar.errors import BadInput, WeightsError
-from stableavatar.ffmpeg import Ffmpeg, local
+from stableavatar.errors import BadInput, StorageError, WeightsError
+from stableavatar.ffmpeg import FfmpegError, feed, local
 from stableavatar.limits import Limits
 from stableavatar.units import SPEECH_RATE
 
@@ -148,13 +148,13 @@ def separate_file(source: str, out: str, separator: str, *, stream: str = "", fo
 
 def _write_wav(path: str, pieces_SC: Iterable[np.ndarray]) -> None:
     samples = ffmpeg.input("pipe:", format="f32le", ac=2, ar=VOCALS_RATE)
-    writer = Ffmpeg(samples.output(local(path), format="wav", acodec="pcm_s16le", rf64="auto"), stdin=True)
+    output = samples.output(local(path), format="wav", acodec="pcm_s16le", rf64="auto")
     try:
-        for piece_SC in pieces_SC:
-            writer.stdin.write(np.ascontiguousarray(piece_SC, dtype="<f4").tobytes())
-        writer.finish()
-    finally:
-        writer.kill()
+        feed(output, pieces_SC)
+    except FfmpegError as error:
+        raise StorageError(
+            f"{path}: the voice could not be written: {error}. Make room on the scratch disk."
+        ) from error
 
 
 def wants_vocals(rows: Iterable[Row]) -> bool:

@@ -4,11 +4,12 @@ import os
 import re
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import IO, Any
 
 import ffmpeg
 import imageio_ffmpeg
+import numpy as np
 
 from stableavatar.text import one_line
 
@@ -122,6 +123,23 @@ def run(stream: Any) -> None:
     """Runs an ffmpeg-python graph to its end. Raises FfmpegError."""
     process = Ffmpeg(stream)
     try:
+        process.finish()
+    finally:
+        process.kill()
+
+
+def feed(stream: Any, chunks: Iterable[np.ndarray]) -> None:
+    """Runs an ffmpeg-python graph to its end, with float32 samples for its `pipe:`. Raises FfmpegError.
+
+    What the chunks raise while they are made passes, and ffmpeg is ended.
+    """
+    process = Ffmpeg(stream, stdin=True)
+    try:
+        for chunk in chunks:
+            try:
+                process.stdin.write(np.ascontiguousarray(chunk, "<f4").tobytes())
+            except BrokenPipeError:  # ffmpeg has ended; it tells why
+                break
         process.finish()
     finally:
         process.kill()

@@ -14,8 +14,10 @@ from stableavatar.audio.decode import decode_speech, encode_sound, measure_sound
 from stableavatar.audio.span import Span
 from stableavatar.errors import BadInput
 from stableavatar.limits import Limits
+from stableavatar.model.conditions import PAUSE_RMS
 from stableavatar.units import SPEECH_RATE
 from tests.bad_inputs import film_of_another_file
+from tests.sounds import signal, write_samples
 
 RATE = 44_100
 SECONDS = 3.0
@@ -319,3 +321,48 @@ def test_a_film_does_not_bring_in_another_file(tmp_path: Path) -> None:
         assert next(container.decode(audio=0)).to_ndarray()[0, 0] == 0x2211
     with pytest.raises(BadInput, match="holds no sound"):
         measure_sound(path)
+
+
+def rms_db(speech: np.ndarray) -> float:
+    return 20 * float(np.log10(speech.std()))
+
+
+def test_a_click_does_not_keep_quiet_speech_quiet(tmp_path: Path) -> None:
+    quiet = signal(SPEECH_RATE)
+    quiet *= 10 ** (-44 / 20) / quiet.std()
+    quiet[24_000:24_030] = 1.0
+    speech = decode_speech(write_samples(tmp_path / "a.wav", quiet, SPEECH_RATE))
+    assert rms_db(speech[:16_000]) > 20 * np.log10(PAUSE_RMS) + 20
+    assert np.abs(speech).max() <= 1.0
+
+
+@pytest.mark.parametrize("pad_s", [0.0, 2.0])
+def test_the_shortest_clips_are_brought_to_the_same_level(tmp_path: Path, pad_s: float) -> None:
+    word = signal(SPEECH_RATE)[:4800]
+    path = write_samples(tmp_path / "a.wav", word * 10 ** (-50 / 20) / word.std(), SPEECH_RATE)
+    speech = decode_speech(path, Span(pad_before_s=pad_s, pad_after_s=pad_s))
+    pad = round(pad_s * SPEECH_RATE)
+    assert rms_db(speech[pad : len(speech) - pad]) == pytest.approx(-23, abs=1)
+
+
+def test_a_short_silence_stays_silent(tmp_path: Path) -> None:
+    hiss = 10 ** (-75 / 20) * np.random.default_rng(0).standard_normal(4800).astype(np.float32)
+    assert rms_db(decode_speech(write_samples(tmp_path / "a.wav", hiss, SPEECH_RATE))) < 20 * np.log10(PAUSE_RMS)
+    assert not decode_speech(write_samples(tmp_path / "b.wav", 0 * hiss, SPEECH_RATE)).any()
+
+
+@pytest.mark.parametrize(("layout", "num_channels"), [("cube", 8), ("3.1.2", 6), ("FL+FR+TC", 3)])
+def test_speakers_that_aac_does_not_carry_are_refused(tmp_path: Path, layout: str, num_channels: int) -> None:
+    (tmp_path / "raw").write_bytes(np.zeros((RATE, num_channels), np.float32).tobytes())
+    raw = ffmpeg.input(str(tmp_path / "raw"), format="f32le", ar=RATE, ch_layout=layout)
+    path = convert(raw, to=tmp_path / "a.wav")
+    with pytest.raises(BadInput, match=r"a\.wav has the speakers .*, which AAC cannot carry\. Mix it down to 7\.1"):
+        measure_sound(path)
+
+
+def test_a_mix_for_two_ears_is_stereo(tmp_path: Path) -> None:
+    (tmp_path / "raw").write_bytes(np.zeros((RATE, 2), np.float32).tobytes())
+    raw = ffmpeg.input(str(tmp_path / "raw"), format="f32le", ar=RATE, ch_layout="downmix")
+    path = convert(raw, to=tmp_path / "a.wav")
+    encode_sound(path, str(tmp_path / "a.m4a"), duration_s=1.0)
+    assert measure_sound(str(tmp_path / "a.m4a")).channels == 2

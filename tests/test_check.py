@@ -4,6 +4,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import ffmpeg
+import imageio_ffmpeg
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -52,7 +54,8 @@ def test_identity_is_content_and_settings_alone(check: Check, make_row: MakeRow,
     copy.write_bytes(Path(row["audio"]).read_bytes())
     same = make_row(audio=str(copy), row_number=9, manifest="/b.csv", prompt=check.preset.prompt, seed=42, id="other")
     assert check(same)["content_id"] == row["content_id"]
-    assert check(make_row(pad_before_s=0.0, audio_stream=""))["content_id"] == row["content_id"]
+    for name in ("", " ", "0", "00"):
+        assert check(make_row(pad_before_s=0.0, audio_stream=name))["content_id"] == row["content_id"]
     for change in (
         {"seed": 1},
         {"prompt": "x"},
@@ -64,7 +67,6 @@ def test_identity_is_content_and_settings_alone(check: Check, make_row: MakeRow,
         {"pad_before_s": 0.5},
         {"pad_after_s": 0.5},
         {"loudness": -16.0},
-        {"audio_stream": "0"},
     ):
         assert check(make_row(**change))["content_id"] != row["content_id"]
     assert check(make_row(weights_hash="4567"))["content_id"] != row["content_id"]
@@ -203,3 +205,13 @@ def test_a_missing_separator_fails_the_rows_that_want_it(preset: Preset, make_ro
     row = Check(preset, "/out", separator="/no/such.onnx")(make_row(separate_vocals=True))
     assert row["error_kind"] == "bad_input"
     assert "/no/such.onnx, the vocal separator, is missing. `stableavatar download" in row["error"]
+
+
+def test_a_sound_has_one_identity_by_number_and_by_language(check: Check, make_row: MakeRow, tmp_path: Path) -> None:
+    tones = [ffmpeg.input(f"sine=frequency={hertz}:duration=1", format="lavfi") for hertz in (300, 600)]
+    path = str(tmp_path / "two.mka")
+    languages = {"metadata:s:a:0": "language=eng", "metadata:s:a:1": "language=ger"}
+    ffmpeg.output(*tones, path, loglevel="error", acodec="flac", **languages).run(cmd=imageio_ffmpeg.get_ffmpeg_exe())
+    first, same, second, german = (check(make_row(audio=path, audio_stream=name)) for name in ("", "en", "1", "de"))
+    assert (first["audio_stream"], german["audio_stream"]) == ("", "1")
+    assert first["content_id"] == same["content_id"] != second["content_id"] == german["content_id"]

@@ -1,3 +1,4 @@
+import argparse
 import json
 import os
 import pty
@@ -12,7 +13,7 @@ from typing import Any
 import pytest
 
 from pipelines import results, storage
-from pipelines.arguments import moment, noted, parser, repeated
+from pipelines.arguments import moment, noted, parser, repeated, seconds
 from pipelines.cli import main, print_report
 from pipelines.render import RunReport
 from stableavatar.errors import KINDS
@@ -196,3 +197,12 @@ def test_rows_that_were_left_alone_count_as_failed(capsys: pytest.CaptureFixture
     told = capsys.readouterr().out
     assert "2 rows: 0 ok, 1 failed, 1 already done" in told
     assert "1 of them failed in an earlier run" in told and "stableavatar retry out" in told
+
+
+@pytest.mark.parametrize("text", ["0", "0.0", "0.00", "0.", " 00 "])
+def test_zero_seconds_in_any_spelling(text: str) -> None:
+    assert seconds(text) == 0.0
+    assert seconds("1.50") == 1.5
+    for wrong in ("-1", "nan", "inf", "x", ""):
+        with pytest.raises(argparse.ArgumentTypeError):
+            seconds(wrong)

@@ -1,6 +1,7 @@
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 
 from stableavatar.audio.decode import decode_speech
@@ -62,3 +63,20 @@ def test_speech_drives_the_same_at_any_level_but_a_pause_stays_a_pause(tmp_path:
         pause = speech[window + 1000 : -1000]
         torch.testing.assert_close(embed_speech(network, pause, PAUSE_RMS), silence)
         assert (embed_speech(network, pause) - silence).norm() > 0.5 * silence.norm()  # as it would be blown up
+
+
+@pytest.mark.parametrize("factor_db", [-30, -40])
+def test_speech_far_below_the_loudest_still_drives(tmp_path: Path, factor_db: int) -> None:
+    network, loud = audio_network(tiny()), signal(SPEECH_RATE, 2)
+    sound = np.concatenate([loud, loud * 10 ** (factor_db / 20)])
+    speech = decode_speech(write_samples(tmp_path / "a.wav", sound, SPEECH_RATE))
+    near, far = speech[1000 : len(loud) - 1000], speech[len(loud) + 1000 : -1000]
+    expected = embed_speech(network, near, PAUSE_RMS)
+    torch.testing.assert_close(embed_speech(network, far, PAUSE_RMS), expected, atol=1e-2, rtol=1e-2)
+
+
+def test_faint_noise_beside_speech_is_a_pause() -> None:
+    network = audio_network(tiny())
+    noise = 10 ** (-75 / 20) * np.random.default_rng(0).standard_normal(16_000).astype(np.float32)
+    silence = embed_speech(network, np.zeros(16_000, np.float32), PAUSE_RMS)
+    torch.testing.assert_close(embed_speech(network, noise, PAUSE_RMS), silence)

@@ -17,11 +17,12 @@ from pipelines.cli import main
 from pipelines.prepare import Prepare
 from pipelines.render import Loaders, Options, render, render_pools
 from pipelines.results import read_results
-from pipelines.separate import QUIET_S, Separate, blocks_of, kept_blocks, wants_vocals
+from pipelines.separate import QUIET_S, Separate, _write_wav, blocks_of, kept_blocks, wants_vocals
 from pipelines.workers import Capacity, require_room
 from stableavatar.audio.decode import decode_speech
 from stableavatar.audio.span import Span
 from stableavatar.audio.vocals import vocals_of
+from stableavatar.errors import StorageError
 from stableavatar.presets import Preset
 from tests.avatars import load_noise
 from tests.media import write_tone
@@ -294,3 +295,9 @@ def test_a_sound_that_is_none_leaves_nothing(path: str, tmp_path: Path, capsys: 
     assert main(["separate-vocals", __file__, f"{tmp_path}/voice.wav", "--separator", path]) == 1
     assert "test_separate.py" in capsys.readouterr().err
     assert not (tmp_path / "voice.wav").exists()
+
+
+def test_a_voice_that_cannot_be_written_is_the_fault_of_the_disk() -> None:
+    piece_SC = np.zeros((1 << 20, 2), np.float32)
+    with pytest.raises(StorageError, match=r"could not be written: .*No space left"):
+        _write_wav("/dev/full", [piece_SC] * 4)

@@ -2,7 +2,6 @@
 
 import wave
 from collections.abc import Generator, Iterable, Iterator
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,7 +14,7 @@ from stableavatar.audio.loudness import SILENCE_LUFS, Loudness, gain_to, measure
 from stableavatar.audio.source import REMEDY, Source, blaming, open_source
 from stableavatar.audio.span import Span
 from stableavatar.errors import BadInput, StorageError
-from stableavatar.ffmpeg import SOUND_INPUT, Ffmpeg, FfmpegError, local, read
+from stableavatar.ffmpeg import SOUND_INPUT, FfmpegError, feed, local, read
 from stableavatar.limits import Limits
 from stableavatar.units import SPEECH_RATE
 
@@ -33,12 +32,16 @@ _SAME_EVERYWHERE = ("-cpuflags", "0")  # vector units round differently: without
 
 @dataclass(frozen=True, kw_only=True)
 class SoundInfo:
-    """What a sound is. `duration_s`: seconds that exist of the asked span, by decoding, and its silence."""
+    """What a sound is. `duration_s`: seconds that exist of the asked span, by decoding, and its silence.
+
+    `number`: of the stream among the sounds of its file, from 0.
+    """
 
     duration_s: float
     sample_rate: int
     channels: int
     codec: str
+    number: int
 
 
 def measure_sound(path: str, span: Span = Span(), *, limits: Limits = Limits()) -> SoundInfo:
@@ -61,14 +64,20 @@ def measure_sound(path: str, span: Span = Span(), *, limits: Limits = Limits()) 
     if span.start_s + duration_s > limits.max_sound_s:
         raise BadInput(f"{path} is longer than {_limit(limits)}. Name a span with end_s, cut the sound, or {_RAISE}.")
     _check_span(source, span, num_samples / rate)
-    return SoundInfo(duration_s=duration_s, sample_rate=rate, channels=source.channels, codec=source.codec)
+    return SoundInfo(
+        duration_s=duration_s,
+        sample_rate=rate,
+        channels=source.channels,
+        codec=source.codec,
+        number=source.number,
+    )
 
 
 def decode_speech(path: str, span: Span = Span()) -> np.ndarray:
     """The span of the medium as the model hears it: float32 [n], 16 kHz mono in [-1, 1], with its silence.
 
-    All speech is brought to -23 LUFS, less where a peak would pass 1; what is quieter than -70 LUFS stays. A sound
-    that starts later than its video is preceded by silence. Raises BadInput as `measure_sound`, and for NaN.
+    All speech is brought to -23 LUFS, and peaks that would pass 1 are cut; what is quieter than -70 LUFS stays. A
+    sound that starts later than its video is preceded by silence. Raises BadInput as `measure_sound`, and for NaN.
     """
     source = open_source(path, span.stream)
     with metered(_speech(source, span)) as (sound, shown):
@@ -77,7 +86,8 @@ def decode_speech(path: str, span: Span = Span()) -> np.ndarray:
             samples += chunk.tobytes()
         loudness = shown()
     speech = np.frombuffer(samples, dtype="<f4")
-    speech *= _speech_gain(loudness, speech)
+    spoken = speech[round(span.pad_before_s * SPEECH_RATE) : len(speech) - round(span.pad_after_s * SPEECH_RATE)]
+    speech *= _speech_gain(loudness, spoken)
     return np.clip(speech, -1.0, 1.0, out=speech)
 
 
@@ -118,17 +128,24 @@ def encode_sound(
     chunks = _checked(source, replace(span, end_s=end_s), rate, chunks)
     num_samples = round(duration_s * rate)
     shape = shaped(chunks, span, rate, channels=source.channels, num_samples=num_samples)
-    _write_aac((chunk * np.float32(gain) for chunk in shape), out_path, source, rate)
+    write_aac((chunk * np.float32(gain) for chunk in shape), out_path, rate=rate, layout=source.layout)
 
 
-def aac_output(sound: Any, out_path: str, rate: int, channels: int) -> Any:
-    """The ffmpeg-python graph that writes sound as AAC in m4a: the same samples give the same bytes."""
-    output = sound.output(
-        local(out_path), format="ipod", acodec="aac", audio_bitrate=AAC_BITS_PER_SAMPLE * rate * channels,
+def write_aac(chunks: Iterable[np.ndarray], out_path: str, *, rate: int, layout: str) -> None:
+    """Writes samples, float32 [n, channels] piece by piece, as AAC in m4a: the same samples give the same bytes.
+
+    `layout` is ffmpeg's name of the channels. Raises StorageError if the file cannot be written.
+    """
+    bitrate = AAC_BITS_PER_SAMPLE * rate * av.AudioLayout(layout).nb_channels
+    output = ffmpeg.input("pipe:", format="f32le", ar=rate, ch_layout=layout).output(
+        local(out_path), format="ipod", acodec="aac", audio_bitrate=bitrate,
         # Noise in place of sound would depend on all that was decoded before: nothing could be cut out and replaced.
         aac_pns=0, map_metadata=-1, fflags="+bitexact", **{"flags:a": "+bitexact"},
     )  # fmt: skip
-    return output.global_args(*_SAME_EVERYWHERE)
+    try:
+        feed(output.global_args(*_SAME_EVERYWHERE), chunks)
+    except FfmpegError as error:
+        raise StorageError(f"{out_path}: the sound could not be encoded: {error}. {_MAKE_ROOM}") from error
 
 
 def read_sound(
@@ -192,9 +209,14 @@ def _speech(source: Source, span: Span) -> Any:
 
 
 def _speech_gain(loudness: Loudness, speech: np.ndarray) -> float:
-    if loudness.integrated <= SILENCE_LUFS:
-        return 1.0
-    return min(10 ** ((SPEECH_LUFS - loudness.integrated) / 20), 1 / float(max(speech.max(), -speech.min())))
+    """The factor that brings speech, without its padding, to -23 LUFS.
+
+    A peak does not limit it: one click would keep a whole sound so faint that it passes for a pause.
+    """
+    level = loudness.integrated
+    if level <= SILENCE_LUFS:  # also what is shorter than the 0.4 s that the meter needs: its power tells enough then
+        level = 20 * float(np.log10(max(float(speech.std()), 1e-9))) if len(speech) else SILENCE_LUFS
+    return 1.0 if level <= SILENCE_LUFS else 10 ** ((SPEECH_LUFS - level) / 20)
 
 
 def _decoded(source: Source, sound: Any, *options: str, channels: int = 1) -> Iterator[np.ndarray]:
@@ -220,20 +242,6 @@ def _checked(source: Source, span: Span, rate: int, chunks: Iterable[np.ndarray]
         num_samples += len(chunk)
         yield chunk
     _check_span(source, span, num_samples / rate)
-
-
-def _write_aac(chunks: Iterable[np.ndarray], path: str, source: Source, rate: int) -> None:
-    sound = ffmpeg.input("pipe:", format="f32le", ar=rate, ch_layout=source.layout)
-    process = Ffmpeg(aac_output(sound, path, rate, source.channels), stdin=True)
-    try:
-        with suppress(BrokenPipeError):  # ffmpeg has ended; it tells why
-            for chunk in chunks:
-                process.stdin.write(chunk.tobytes())
-        process.finish()
-    except FfmpegError as error:
-        raise StorageError(f"{path}: the sound could not be encoded: {error}. {_MAKE_ROOM}") from error
-    finally:
-        process.kill()
 
 
 def _limit(limits: Limits) -> str:

@@ -1,6 +1,7 @@
 """A sound stream of a file: which of them, what it is, and where it lies on the time line of its medium."""
 
 import os
+import re
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +16,13 @@ from stableavatar.languages import to_iso639_2
 from stableavatar.text import one_line
 
 MAX_CHANNELS = 8  # 7.1, the most that AAC carries with named speakers
+# The speakers of up to eight channels that ffmpeg's AAC encoder knows. It refuses others; a mix would leave some out.
+AAC_LAYOUTS = {
+    "mono", "stereo", "2.1", "3.0", "3.0(back)", "3.1", "4.0", "quad",
+    "quad(side)", "4.1", "5.0", "5.0(side)", "5.1", "5.1(side)", "6.0", "6.0(front)",
+    "hexagonal", "6.1", "6.1(back)", "6.1(front)", "7.0", "7.0(front)", "7.1", "7.1(wide)",
+    "7.1(wide-side)", "5.1.2(back)", "octagonal",
+}  # fmt: skip
 MIN_RATE, MAX_RATE = 2_000, 768_000  # samples per second; others come from damaged or forged headers
 MAX_LISTED = 20  # streams that an error names
 
@@ -30,6 +38,7 @@ class Source:
 
     path: str
     index: int  # of the stream in the file
+    number: int  # of the stream among the sounds of the file
     sample_rate: int
     channels: int
     layout: str  # which speakers, in ffmpeg's words
@@ -77,13 +86,14 @@ def _probe(path: str, container: Any, wanted: str) -> Source:
             f"{path} has a sample rate of {first.sample_rate} Hz; from {MIN_RATE} to {MAX_RATE} can be read. {REMEDY}"
         )
     sound_s = first.time or 0.0
-    zero_s = min([sound_s, *_film_starts(container), *_own_zero(path, container)])
+    zero_s = min([sound_s, *_starts(container, stream, sound_s), *_own_zero(path, container)])
     return Source(
         path=path,
         index=stream.index,
+        number=[sound.index for sound in container.streams.audio].index(stream.index),
         sample_rate=first.sample_rate,
         channels=first.layout.nb_channels,
-        layout=_layout(first.layout),
+        layout=_layout(path, first.layout),
         codec=stream.codec_context.name,
         delay=round((sound_s - zero_s) * first.sample_rate),
         declared_s=_declared_s(path, container, stream, sound_s, zero_s),
@@ -119,15 +129,32 @@ def _described(number: int, stream: Any) -> str:
     return f"{number}: {language}, {one_line(context.name)}, {stream.channels} channels"
 
 
-def _layout(layout: Any) -> str:
-    """A name that ffmpeg reads; where a file does not say which speakers, the usual ones for so many channels."""
-    return f"{layout.nb_channels}c" if layout.name.endswith(" channels") else layout.name
+def _layout(path: str, layout: Any) -> str:
+    """A name that ffmpeg reads; where a file does not say which speakers, the usual ones for so many channels.
+
+    Raises BadInput for speakers that AAC does not carry.
+    """
+    if layout.name.endswith(" channels"):
+        return f"{layout.nb_channels}c"
+    if layout.name in ("downmix", "binaural"):  # two channels, made for two ears
+        return "stereo"
+    if layout.name not in AAC_LAYOUTS:
+        raise BadInput(f"{path} has the speakers {one_line(layout.name)}, which AAC cannot carry. Mix it down to 7.1.")
+    return layout.name
 
 
-def _film_starts(container: Any) -> list[float]:
-    """Seconds at which the video streams begin. A cover picture is not a video."""
+def _starts(container: Any, stream: Any, sound_s: float) -> list[float]:
+    """Seconds at which the films and the other sounds begin. A cover picture is not a film.
+
+    The other sounds are taken to hold as much that nobody hears before their start as `stream`, heard from `sound_s`.
+    """
     films = [s for s in container.streams.video if not s.disposition & av.stream.Disposition.attached_pic]
-    return [float(s.start_time * s.time_base) for s in films if s.start_time is not None]
+    starts = {s.index: float(s.start_time * s.time_base) for s in container.streams if s.start_time is not None}
+    unheard_s = sound_s - starts.get(stream.index, sound_s)
+    others = [s for s in container.streams.audio if s.index != stream.index]
+    return [starts[s.index] for s in films if s.index in starts] + [
+        starts[s.index] + unheard_s for s in others if s.index in starts
+    ]
 
 
 def _own_zero(path: str, container: Any) -> list[float]:
@@ -158,11 +185,16 @@ def _declared_s(path: str, container: Any, stream: Any, sound_s: float, zero_s: 
     if "wav" in formats:  # ffmpeg believes the size of the file, not the header
         return _declared_in_wav(path)
     if "matroska" in formats:
-        hours, minutes, seconds = stream.metadata.get("DURATION", "0:0:0").split(":")
-        end_s = int(hours) * 3600 + int(minutes) * 60 + float(seconds)
+        end_s = _clock_s(stream.metadata.get("DURATION", ""))
         return end_s - zero_s if end_s else None
     exact = _EXACT_FORMATS & formats
     return sound_s - zero_s + float(stream.duration * stream.time_base) if exact and stream.duration else None
+
+
+def _clock_s(text: str) -> float | None:
+    """Seconds of h:m:s. None for what is no such time: anyone may write what they like into a tag."""
+    found = re.fullmatch(r"(\d{1,6}):(\d{1,2}):(\d{1,2}(?:\.\d*)?)", text.strip(), re.ASCII)
+    return int(found[1]) * 3600 + int(found[2]) * 60 + float(found[3]) if found else None
 
 
 def _declared_in_wav(path: str) -> float | None:

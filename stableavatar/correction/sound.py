@@ -11,13 +11,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import av
-import ffmpeg
 import numpy as np
 
-from stableavatar.audio.decode import aac_output, decode_sound, decode_speech, loudness_gain
+from stableavatar.audio.decode import decode_sound, decode_speech, loudness_gain, write_aac
 from stableavatar.audio.edges import rise_of
 from stableavatar.errors import BadInput, StorageError
-from stableavatar.ffmpeg import SAFE_INPUT, Ffmpeg, FfmpegError, local
+from stableavatar.ffmpeg import SAFE_INPUT, local
 from stableavatar.text import one_line
 from stableavatar.units import SPEECH_RATE
 
@@ -114,15 +113,7 @@ class SoundTrack:
         """Packets of [n, channels]: one more than there are blocks, because the first begins before them."""
         with tempfile.TemporaryDirectory(prefix=".sound-") as folder:
             path = os.path.join(folder, "sound.m4a")
-            given = ffmpeg.input("pipe:", format="f32le", ar=self.rate, ch_layout=self.layout)
-            process = Ffmpeg(aac_output(given.audio, path, self.rate, sound.shape[1]), stdin=True)
-            try:
-                process.stdin.write(np.ascontiguousarray(sound, "<f4").tobytes())
-                process.finish()
-            except (BrokenPipeError, FfmpegError) as error:
-                raise StorageError(f"{path}: the sound could not be encoded: {error}. Make room there.") from error
-            finally:
-                process.kill()
+            write_aac([sound], path, rate=self.rate, layout=self.layout)
             with av.open(local(path), options=SAFE_INPUT) as container:
                 return [bytes(packet) for packet in _packets(container)]
 
