@@ -91,8 +91,8 @@ def test_a_file_too_large_for_subtitles_is_not_read(tmp_path: Path) -> None:
 
 
 def test_where_two_overlap_one_shows_both(tmp_path: Path) -> None:
-    cues = (("1", "00:00:00,500", "00:00:04,000", "long"), ("2", "00:00:01,000", "00:00:02,000", "note"))
-    cues += (("3", "00:00:01,000", "00:00:02,000", "note"), ("4", "00:00:05,000", "00:00:06,000", "alone"))
+    cues = [("1", "00:00:00,500", "00:00:04,000", "long"), ("2", "00:00:01,000", "00:00:02,000", "note")]
+    cues += [("3", "00:00:01,000", "00:00:02,000", "note"), ("4", "00:00:05,000", "00:00:06,000", "alone")]
     path = tmp_path / "a.srt"
     path.write_text("".join(f"{number}\n{start} --> {end}\n{text}\n\n" for number, start, end, text in cues))
     assert read_subtitles(str(path), duration_s=9.0).decode() == (
