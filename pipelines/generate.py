@@ -23,6 +23,7 @@ from pipelines.stage import WORKING_COLUMNS, Row, Stage, put_off
 from stableavatar.avatar import VideoReport, VideoRequest
 from stableavatar.checkpoint import Checkpoint
 from stableavatar.correction.plan import Correction
+from stableavatar.errors import Quarantined
 from stableavatar.model.lora import Lora
 from stableavatar.presets import Preset
 from stableavatar.settings import sampling_arguments
@@ -50,7 +51,8 @@ class Generate(Stage):
     """In: a prepared row with embeddings. Out: the row without those working columns, and
 
     staged (the URI where its video waits to be measured), num_windows, sample_s, decode_s, peak_memory_bytes (of this
-    process), peak_device_bytes, node, attempts, gpu_s. Or the row as `unfinished`, saved where it is.
+    process), peak_device_bytes, node, attempts, gpu_s. Or the row as `unfinished`, saved where it is; if it killed its
+    process too often but `may_return` after all others, with that as its error_kind.
     """
 
     name = "generate"
@@ -103,6 +105,13 @@ class Generate(Stage):
                         checkpoint.report = self._make(row, folder, checkpoint, on_progress)
             except Unfinished:
                 return put_off(row)
+            except Quarantined as error:
+                if not row.get("may_return"):
+                    raise
+                # Not written down: if the run dies before the row returns, the next one begins with it anew.
+                logger.warning("%s: %s It is tried once more after all other rows", row["id"], error)
+                spent = {"attempts": checkpoint.attempts.begun, "gpu_s": checkpoint.gpu_s}
+                return {**put_off(row), **spent, "error_kind": error.kind}
             finally:
                 given |= {"attempts": checkpoint.attempts.begun, "gpu_s": checkpoint.gpu_s}  # also if it fails
         kept = {name: value for name, value in row.items() if name not in WORKING_COLUMNS}

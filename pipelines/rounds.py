@@ -48,7 +48,7 @@ def rounds(
         progress: handle of the Progress actor, which knows what has begun.
         write: writes down a row that never came back.
     """
-    todo = estimate.in_order(rows)
+    todo = [{**row, "may_return": True} for row in estimate.in_order(rows)]
     for number in range(ROUNDS):
         again: dict[Place, Row] = {}
         returned = []
@@ -72,7 +72,7 @@ def rounds(
 
 
 def _next_attempt(row: Row, failed: Row) -> Row:
-    return {**row, "attempts": failed["attempts"] + 1, "gpu_s": failed["gpu_s"]}
+    return {**row, "attempts": failed["attempts"] + 1, "gpu_s": failed["gpu_s"], "may_return": False}
 
 
 def begun(progress: Any) -> Iterable[Place]:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import av
+import pyarrow as pa
 import pytest
 import torch
 
@@ -15,6 +16,7 @@ from pipelines.generate import Generate
 from pipelines.measure import Measure
 from pipelines.prepare import Prepare
 from pipelines.progress import Progress, Reporter, Running
+from pipelines.results import WriteResult
 from pipelines.stage import WORKING_COLUMNS
 from stableavatar.avatar import Avatar
 from stableavatar.errors import NetworkError
@@ -88,6 +90,22 @@ def test_a_gpu_that_failed_ends_the_process(
         generate(row, Broken())
     attempts = json.loads(Path(f"{tmp_path}/out/checkpoints/{results.stem(row)}/attempts.json").read_text())
     assert attempts["is_open"]  # it counts as a death
+
+
+def test_a_row_that_killed_its_processes_is_not_given_up_before_it_has_returned(
+    prepared: Prepared, generate: Callable[..., dict[str, Any]], tmp_path: Path
+) -> None:
+    """Whatever ends the run until then, the next one begins with the row anew."""
+    row = prepared()
+    path = f"{tmp_path}/out/checkpoints/{results.stem(row)}/attempts.json"
+    killed_three = json.dumps({"begun": 3, "deaths": 2, "is_open": True}).encode()
+    storage.write(killed_three, path)
+    doubtful = generate({**row, "may_return": True})
+    assert (doubtful["status"], doubtful["error_kind"], doubtful["attempts"]) == ("unfinished", "quarantined", 3)
+    WriteResult(f"{tmp_path}/out", pa.schema([]))(doubtful)
+    assert results.read_results(f"{tmp_path}/out").num_rows == 0
+    storage.write(killed_three, path)
+    assert generate({**row, "may_return": False})["status"] == "failed"
 
 
 def test_the_same_row_gives_the_same_video(prepared: Prepared, preset: Preset, tmp_path: Path) -> None:
