@@ -127,6 +127,8 @@ def render(
         failed = (row for row in todo if row["status"] == "failed" and place(row) not in finished)
         finished |= {place(row): WriteResult(*write)(row) for row in failed}  # which a run that stopped left behind
         results.compact(output, lease.check)
+        made = [row for row in todo if finished.get(place(row), row)["status"] == "ok"]
+        results.clean_up(output, made)  # Ray begins a row again whose generator dies just after it
         unfinished = plan.missing([*todo, *plan.missing(rows, checked)], finished.values())
         if plan.carry_over_uri(output) not in files:
             plan.write_carry_over(output, unfinished)

@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from pipelines import cache, results, storage
 from pipelines.check import Check
 from pipelines.cli import main
 from pipelines.render import Loaders, Options, RunReport, render
+from pipelines.rounds import rounds
 from pipelines.stage import Row
 from pipelines.workers import Capacity, ClusterError, Pool, require_room
 from stableavatar.errors import StorageError
@@ -86,15 +88,27 @@ def test_good_and_bad_rows_to_s3(ray_cluster: None, bucket: str, preset: Preset,
 
 
 @pytest.mark.slow
-def test_running_again_does_only_what_is_missing(ray_cluster: None, preset: Preset, tmp_path: Path) -> None:
+def test_running_again_does_only_what_is_missing(
+    ray_cluster: None, preset: Preset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     rows = [{**GOOD, "id": "one"}, {**GOOD, "id": "two", "audio": "late.flac"}]
     manifest, output = write_manifest(f"{tmp_path}/a b #1", rows), f"{tmp_path}/out"
     first = run(manifest, output, preset)
     assert sorted(row["status"] for row in first.finished) == ["failed", "ok"]
 
     storage.publish(str(SPEECH), f"{tmp_path}/a b #1/late.flac")
+
+    def with_one_begun_again(*args: Any) -> Iterator[Row]:
+        """As Ray does where a generator dies just after its row was passed on."""
+        yield from rounds(*args)
+        for name in storage.names_in(f"{output}/videos"):
+            storage.write(b"{}", f"{output}/checkpoints/{Path(name).stem}/attempts.json")
+
+    monkeypatch.setattr("pipelines.render.rounds", with_one_begun_again)
     second = run(manifest, output, preset)
+    monkeypatch.undo()
     assert [(row["id"], row["status"]) for row in second.finished] == [("two", "ok")]
+    assert [name[:3] for name in storage.folders_in(f"{output}/checkpoints")] == ["one"]  # which was not in this run
     assert second.num_done_before == 1
     assert results.read_results(output)["status"].to_pylist() == ["ok", "ok"]
 
