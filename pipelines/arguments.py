@@ -2,22 +2,17 @@
 
 import argparse
 import json
-import math
-import os
-import re
 import sys
-from collections.abc import Sequence
 from dataclasses import replace
-from datetime import datetime, timedelta
-from datetime import time as clock
 from typing import Any, NoReturn
 
 from manifests.build import DEFAULT_ID, ID_BY_LANGUAGE
-from manifests.cells import BadCell, Value, convert
-from manifests.redact import HIDDEN, redacted
+from manifests.cells import Value
+from manifests.redact import HIDDEN
 from manifests.schema import MANIFEST
 from pipelines import storage
 from pipelines.checkpoint import EVERY_S
+from pipelines.values import absolute_loras, amount, choice, moment, node_file, positive, seconds
 from stableavatar.audio.span import Span
 from stableavatar.checkpoints.layout import VARIANTS
 from stableavatar.choices import BACKENDS, CHOICES, MODES
@@ -31,7 +26,6 @@ NOTED = (
     *("weights", "set", "memory", "attention", "limit", "save_every_s", "separator"),
     *("input_schemes", "max_portrait_pixels", "max_sound_s", "max_file_bytes"),
 )
-
 
 # What `manifest` finds itself, or what only a single row can say.
 FOUND = ("portrait", "audio", "id", "video_name", "subtitles", "audio_tracks", "base_video", "segments")
@@ -92,20 +86,19 @@ def parser() -> argparse.ArgumentParser:
     to_safetensors.add_argument("out", metavar="OUT", help="may be DIR itself")
     to_safetensors.set_defaults(command="convert")
 
-    extract = commands.add_parser("extract-audio", parents=[span_options()], help="sound as 16 kHz mono WAV")
-    extract.add_argument("source", metavar="SRC", help="sound or video; path or URI")
-    extract.add_argument("out", metavar="OUT.wav", help="path or URI")
-    extract.add_argument("--force", action="store_true", help="replace OUT.wav if it is there")
+    sound = sound_options()
+    extract = commands.add_parser("extract-audio", parents=[sound], help="sound as 16 kHz mono WAV")
+    extract.add_argument("--start-s", type=seconds, default=0.0, metavar="N", help="where to start, seconds")
+    extract.add_argument("--end-s", type=seconds, metavar="N", help="where to stop, seconds")
     extract.set_defaults(command="extract-audio")
-    vocals = commands.add_parser("separate-vocals", help="the voice out of a sound with music or noise")
-    vocals.add_argument("source", metavar="SRC", help="sound, or video with sound; path or URI")
-    vocals.add_argument("out", metavar="OUT.wav", help="path or URI: 44.1 kHz, stereo, 16 bits, as long as the sound")
+
+    vocals = commands.add_parser(
+        "separate-vocals", parents=[sound], help="the voice alone as 44.1 kHz stereo WAV, as long as the sound"
+    )
     vocals.add_argument("--model", default="tiny", metavar="DIR", help="the folder of a published model (see download)")
     vocals.add_argument(
         "--separator", type=node_file, metavar="FILE", help="another separator than the one in that folder"
     )
-    vocals.add_argument("--audio-stream", default="", metavar="N", help="which sound of the file: number or language")
-    vocals.add_argument("--force", action="store_true", help="replace OUT.wav if it is there")
     vocals.set_defaults(command="separate-vocals")
 
     status = commands.add_parser("status", help="how far an output is")
@@ -178,14 +171,15 @@ def manifest_options() -> Parser:
     return options
 
 
-def span_options() -> Parser:
-    """Which part of a sound."""
+def sound_options() -> Parser:
+    """A sound, and the file that is made of it."""
     options = Parser(add_help=False)
+    options.add_argument("source", metavar="SRC", help="sound, or video with sound; path or URI")
+    options.add_argument("out", metavar="OUT.wav", help="path or URI")
     options.add_argument(
         "--audio-stream", default="", metavar="STREAM", help="number of the sound, from 0, or language"
     )
-    options.add_argument("--start-s", type=seconds, default=0.0, metavar="N", help="where to start, seconds")
-    options.add_argument("--end-s", type=seconds, metavar="N", help="where to stop, seconds")
+    options.add_argument("--force", action="store_true", help="replace OUT.wav if it is there")
     return options
 
 
@@ -275,83 +269,3 @@ def repeated(run: dict[str, Any], args: argparse.Namespace) -> argparse.Namespac
     own = {name: value for name, value in vars(args).items() if value is not None}
     kinds = frozenset(args.kind or KINDS)
     return argparse.Namespace(**{**vars(usual), **run["arguments"], **own, "retry": kinds})
-
-
-def choice(text: str, names: Sequence[str] = CHOICES) -> tuple[str, Value]:
-    """NAME=VALUE of one of the columns `names`, the value typed as in a manifest."""
-    name, _, value = text.partition("=")
-    columns = {column.name: column for column in MANIFEST if column.name in names}
-    if name not in columns:
-        raise BadInput(f"--set {text}: there is no {name!r} to set; there is: {', '.join(names)}.")
-    try:
-        converted = convert(columns[name], value)
-        if converted is None:
-            raise BadCell(f"{name} is empty; give a value after the =")
-        return name, converted
-    except BadCell as error:
-        raise BadInput(f"--set {text}: {error}.") from error
-
-
-def loras(text: str) -> list[tuple[str, float]]:
-    """FILE:WEIGHT,... as in a manifest."""
-    from stableavatar.model.lora import parse_loras
-
-    try:
-        return parse_loras(text)
-    except ValueError as error:
-        raise BadInput(f"--lora: {error}.") from error
-
-
-def absolute_loras(text: str) -> str:
-    """FILE:WEIGHT,... with every file named from the root."""
-    return ",".join(f"{storage.absolute(path)}:{weight:g}" for path, weight in loras(text))
-
-
-def moment(text: str) -> datetime:
-    """A time of day, the next one that comes, or a date and time; local, unless it says its zone."""
-    try:
-        if "T" in text or " " in text:
-            return _in_future(datetime.fromisoformat(text).astimezone())
-        now = datetime.now().astimezone()
-        today = datetime.combine(now.date(), clock.fromisoformat(text)).astimezone()
-        return today if today > now else today + timedelta(days=1)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is no time; write 06:30, or 2026-01-31T06:30") from None
-
-
-def _in_future(time: datetime) -> datetime:
-    if time <= datetime.now().astimezone():
-        raise argparse.ArgumentTypeError(f"{time:%Y-%m-%d %H:%M} has passed; give a time that is to come")
-    return time
-
-
-def seconds(text: str) -> float:
-    """A number from 0."""
-    return 0.0 if re.fullmatch(r"0+(\.0*)?", text.strip()) else amount(text)
-
-
-def positive(text: str) -> int:
-    """A whole number from 1."""
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1")
-    return int(text)
-
-
-def node_file(text: str) -> str:
-    """The absolute path of a file that lies on each node."""
-    if "://" in text and not text.startswith("file://"):
-        raise argparse.ArgumentTypeError(
-            f"{redacted(text)} is not a local file. Copy it to the same path on every node, or to a disk they share"
-        )
-    return storage.absolute(os.path.expanduser(text))
-
-
-def amount(text: str) -> float:
-    """A number above 0, also written as 5e9."""
-    try:
-        number = float(text)
-    except ValueError:
-        number = 0.0
-    if not 0 < number < math.inf:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
-    return number

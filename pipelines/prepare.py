@@ -21,9 +21,9 @@ from stableavatar.video.portrait import load_portrait
 class Prepare(Stage):
     """In: a checked row. Out: the same and
 
-    portrait_HWC (uint8 [height, width, 3]), speech (float32 [n], 16 kHz), sound (bytes of the video's sound track, made
-    from the original sound), track_files (packed: a list of the bytes of each of `tracks`), started_at (seconds
-    since 1970).
+    portrait_HWC (uint8 [height, width, 3]), speech (float32 [n], 16 kHz; of a row with `separate_vocals` it is made
+    later), sound (bytes of the video's sound track, made from the original sound), track_files (packed: a list of the
+    bytes of each of `tracks`), started_at (seconds since 1970).
     """
 
     name = "prepare"
@@ -57,8 +57,10 @@ class Prepare(Stage):
                 corrected_sound(row, sound_path, self.limits)
             else:
                 encode_sound(path, sound_path, span, duration_s=row["num_frames"] / FPS, loudness=row["loudness"])
-            speech = corrected_speech(row, decode_speech(path, span), self.limits)
-            return {"speech": speech, "sound": Path(sound_path).read_bytes()}
+            sound = {"sound": Path(sound_path).read_bytes()}
+            if row["separate_vocals"]:
+                return sound
+            return {**sound, "speech": corrected_speech(row, decode_speech(path, span), self.limits)}
 
     def _tracks(self, row: Row) -> bytes:
         """Further sounds and subtitles, all of the video's length. The row's loudness is theirs, its span is not."""

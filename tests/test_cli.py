@@ -13,9 +13,10 @@ from typing import Any
 import pytest
 
 from pipelines import results, storage
-from pipelines.arguments import moment, noted, parser, repeated, seconds
+from pipelines.arguments import noted, parser, repeated
 from pipelines.cli import main, print_report
 from pipelines.render import RunReport
+from pipelines.values import moment, seconds
 from stableavatar.errors import KINDS
 from tests.conftest import EXAMPLES
 from tests.published import small, write_folder

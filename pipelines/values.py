@@ -1,0 +1,96 @@
+"""Values as they are written on the command line, read and checked."""
+
+import argparse
+import math
+import os
+import re
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from datetime import time as clock
+
+from manifests.cells import BadCell, Value, convert
+from manifests.redact import redacted
+from manifests.schema import MANIFEST
+from pipelines import storage
+from stableavatar.choices import CHOICES
+from stableavatar.errors import BadInput
+
+
+def choice(text: str, names: Sequence[str] = CHOICES) -> tuple[str, Value]:
+    """NAME=VALUE of one of the columns `names`, the value typed as in a manifest."""
+    name, _, value = text.partition("=")
+    columns = {column.name: column for column in MANIFEST if column.name in names}
+    if name not in columns:
+        raise BadInput(f"--set {text}: there is no {name!r} to set; there is: {', '.join(names)}.")
+    try:
+        converted = convert(columns[name], value)
+        if converted is None:
+            raise BadCell(f"{name} is empty; give a value after the =")
+        return name, converted
+    except BadCell as error:
+        raise BadInput(f"--set {text}: {error}.") from error
+
+
+def loras(text: str) -> list[tuple[str, float]]:
+    """FILE:WEIGHT,... as in a manifest."""
+    from stableavatar.model.lora import parse_loras
+
+    try:
+        return parse_loras(text)
+    except ValueError as error:
+        raise BadInput(f"--lora: {error}.") from error
+
+
+def absolute_loras(text: str) -> str:
+    """FILE:WEIGHT,... with every file named from the root."""
+    return ",".join(f"{storage.absolute(path)}:{weight:g}" for path, weight in loras(text))
+
+
+def moment(text: str) -> datetime:
+    """A time of day, the next one that comes, or a date and time; local, unless it says its zone."""
+    try:
+        if "T" in text or " " in text:
+            return _in_future(datetime.fromisoformat(text).astimezone())
+        now = datetime.now().astimezone()
+        today = datetime.combine(now.date(), clock.fromisoformat(text)).astimezone()
+        return today if today > now else today + timedelta(days=1)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no time; write 06:30, or 2026-01-31T06:30") from None
+
+
+def _in_future(time: datetime) -> datetime:
+    if time <= datetime.now().astimezone():
+        raise argparse.ArgumentTypeError(f"{time:%Y-%m-%d %H:%M} has passed; give a time that is to come")
+    return time
+
+
+def seconds(text: str) -> float:
+    """A number from 0."""
+    return 0.0 if re.fullmatch(r"0+(\.0*)?", text.strip()) else amount(text)
+
+
+def positive(text: str) -> int:
+    """A whole number from 1."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1")
+    return int(text)
+
+
+def node_file(text: str) -> str:
+    """The absolute path of a file that lies on each node."""
+    if "://" in text and not text.startswith("file://"):
+        raise argparse.ArgumentTypeError(
+            f"{redacted(text)} is not a local file. Copy it to the same path on every node, or to a disk they share"
+        )
+    return storage.absolute(os.path.expanduser(text))
+
+
+def amount(text: str) -> float:
+    """A number above 0, also written as 5e9."""
+    try:
+        number = float(text)
+    except ValueError:
+        number = 0.0
+    if not 0 < number < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
+    return number
