@@ -3,7 +3,7 @@
 import json
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,20 @@ class PublishedWeights:
 
 
 @dataclass(frozen=True, kw_only=True)
+class SavedWeights:
+    """Weights in files of our own, under the networks' own names, as training leaves them.
+
+    A part without a file has the weights of `base`.
+    """
+
+    files: Mapping[str, str]  # part of the model -> absolute path
+    base: RandomWeights | PublishedWeights = RandomWeights()
+
+
+Weights = RandomWeights | PublishedWeights | SavedWeights
+
+
+@dataclass(frozen=True, kw_only=True)
 class Preset:
     """A model and the values its rows fall back on.
 
@@ -48,7 +62,7 @@ class Preset:
     image: Mapping[str, Any] = field(repr=False)
     audio: Mapping[str, Any] = field(repr=False)
     max_text_tokens: int = 512
-    weights: RandomWeights | PublishedWeights
+    weights: Weights
 
     window_latents: int = 21  # 81 video frames
     overlap: int = 5  # latent frames that neighbouring windows share
@@ -70,6 +84,12 @@ class Preset:
 
     memory: str = "auto"  # where the networks live while they work, see `model.memory`
     attention: str = "auto"  # kernel, see `model.attention`
+
+    def weights_of(self, part: str) -> RandomWeights | PublishedWeights | Path:
+        """Where the weights of one part of the model come from; the path of a file of our own."""
+        if not isinstance(self.weights, SavedWeights):
+            return self.weights
+        return Path(self.weights.files[part]) if part in self.weights.files else self.weights.base
 
 
 def tiny() -> Preset:
@@ -125,7 +145,18 @@ def tiny() -> Preset:
     )
 
 
-PRESETS: dict[str, Callable[[], Preset]] = {"tiny": tiny}
+MINI = Path(__file__).parent / "mini"  # the folder of its weights, and of how they were made
+
+
+def mini() -> Preset:
+    """The small model that comes with the code: drawn heads of 96x96 pixels that speak, on a CPU.
+
+    Trained from nothing by `stableavatar train`, on what `stableavatar draw-data` draws.
+    """
+    return saved(MINI)
+
+
+PRESETS: dict[str, Callable[[], Preset]] = {"mini": mini, "tiny": tiny}
 
 # The transformers of the two published sizes. Everything that is not named here is the same for both.
 _TRANSFORMERS: dict[str, dict[str, Any]] = {
@@ -194,6 +225,53 @@ def _audio_sizes(layout: Layout) -> dict[str, Any]:
         raise WeightsError(f"{path} cannot be read as JSON: {error}. Fetch it again.") from error
 
 
+MODEL_FILE = "model.json"  # says what lies in a folder of saved weights
+_WEIGHTS_KINDS = {"random": RandomWeights, "published": PublishedWeights}
+
+
+def is_saved(folder: str | Path) -> bool:
+    """Whether a folder holds a model that training has left."""
+    return (Path(folder).expanduser() / MODEL_FILE).is_file()
+
+
+def saved(folder: str | Path) -> Preset:
+    """The model in a folder that training has left (see `save_model_file`).
+
+    Raises:
+        WeightsError: its description is missing or damaged, or a file that it names is not there.
+    """
+    folder = Path(folder).expanduser().absolute()
+    path = folder / MODEL_FILE
+    try:
+        values = json.loads(path.read_text())
+        files = {part: str(folder / name) for part, name in values.pop("files").items()}
+        base = values.pop("base")
+        weights = SavedWeights(files=files, base=_WEIGHTS_KINDS[base.pop("kind")](**base))
+        preset = Preset(**values | {"sizes": tuple(map(tuple, values["sizes"])), "weights": weights})
+    except FileNotFoundError as error:
+        raise WeightsError(f"{path} is missing: {folder} holds no trained model.") from error
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise WeightsError(f"{path} does not describe a trained model: {error!r}. Copy the folder again.") from error
+    if missing := [name for name in files.values() if not os.path.exists(name)]:
+        raise WeightsError(f"{path} names {', '.join(missing)}, which is not there. Copy the whole folder.")
+    return preset
+
+
+def save_model_file(preset: Preset, folder: Path, files: Mapping[str, str]) -> None:
+    """Describe a model in `folder`, so that `saved` finds it.
+
+    Args:
+        preset: its sizes and values; of its weights only those that every part without a file falls back on.
+        folder: where the files lie.
+        files: name of the file of each part.
+    """
+    weights = preset.weights.base if isinstance(preset.weights, SavedWeights) else preset.weights
+    kind = next(name for name, cls in _WEIGHTS_KINDS.items() if isinstance(weights, cls))
+    values = {item.name: getattr(preset, item.name) for item in fields(preset) if item.name != "weights"}
+    described = values | {"files": dict(files), "base": {"kind": kind, **asdict(weights)}}
+    (folder / MODEL_FILE).write_text(json.dumps(described, indent=1) + "\n")
+
+
 def find_preset(model: str, transformer: str = "square") -> Preset:
     """The preset of that name, or of the folder of published weights at that path.
 
@@ -204,6 +282,8 @@ def find_preset(model: str, transformer: str = "square") -> Preset:
         return PRESETS[model]()
     if transformer not in VARIANTS:
         raise WeightsError(f"there are no weights {transformer!r}; there is: {', '.join(VARIANTS)}.")
+    if is_saved(model):
+        return saved(model)
     if os.path.exists(os.path.expanduser(model)) or os.sep in model:
         return published(model, transformer)
     raise WeightsError(

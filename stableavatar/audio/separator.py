@@ -68,7 +68,8 @@ def find_separator(preset: Preset, chosen: str | None) -> str:
     """
     if chosen:
         return os.path.abspath(os.path.expanduser(chosen))
-    return str(preset.weights.layout.folder / VOCALS) if isinstance(preset.weights, PublishedWeights) else ""
+    weights = preset.weights_of("vocals")
+    return str(weights.layout.folder / VOCALS) if isinstance(weights, PublishedWeights) else ""
 
 
 def read_separator(path: str) -> SeparatorFile:

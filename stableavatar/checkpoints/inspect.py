@@ -13,9 +13,9 @@ from stableavatar.checkpoints.layout import Layout, recognise
 from stableavatar.checkpoints.tensorfile import damaged_record, open_tensors
 from stableavatar.errors import WeightsError
 from stableavatar.model.conditions import text_tokenizer
-from stableavatar.model.networks import COMPONENTS
+from stableavatar.model.networks import AUDIO, COMPONENTS
 from stableavatar.model.weights import Component, empty_network, matched
-from stableavatar.presets import Preset, PublishedWeights, RandomWeights, published_sizes
+from stableavatar.presets import Preset, PublishedWeights, RandomWeights, SavedWeights, published_sizes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,6 +96,12 @@ def verify_folder(preset: Preset) -> None:
         WeightsError: lists everything that is wrong.
     """
     if isinstance(preset.weights, RandomWeights):
+        return
+    if isinstance(preset.weights, SavedWeights):
+        verify_folder(replace(preset, weights=preset.weights.base))
+        for component in (*COMPONENTS, AUDIO):
+            if isinstance(path := preset.weights_of(component.part), Path):
+                matched(replace(component, rename=dict), empty_network(component, preset), open_tensors(path), path)
         return
     if problems := inspect_model(preset, (preset.weights.transformer,)).problems:
         raise WeightsError("\n".join(["the weights cannot be used:", *problems]))

@@ -16,16 +16,15 @@ from transformers import (
     PreTrainedTokenizerBase,
     PreTrainedTokenizerFast,
     UMT5EncoderModel,
-    Wav2Vec2Config,
     Wav2Vec2FeatureExtractor,
     Wav2Vec2Model,
 )
 
 from stableavatar.checkpoints.tensorfile import open_tensors
 from stableavatar.errors import WeightsError
-from stableavatar.model.networks import IMAGE, TEXT
-from stableavatar.model.weights import load_network, random_network
-from stableavatar.presets import Preset, RandomWeights
+from stableavatar.model.networks import AUDIO, IMAGE, TEXT
+from stableavatar.model.weights import load_network
+from stableavatar.presets import Preset, PublishedWeights, RandomWeights
 from stableavatar.reproducible import reproducible
 from stableavatar.units import SPEECH_RATE
 
@@ -68,9 +67,11 @@ def text_tokenizer(preset: Preset) -> PreTrainedTokenizerBase:
     Raises:
         WeightsError: its files are missing or damaged.
     """
-    if isinstance(preset.weights, RandomWeights):
+    weights = preset.weights_of("tokenizer")
+    if isinstance(weights, RandomWeights):
         return ByT5Tokenizer()
-    layout = preset.weights.layout
+    assert isinstance(weights, PublishedWeights)  # training leaves no tokenizer
+    layout = weights.layout
     folder = layout.folder / layout.tokenizer
     if not (folder / "tokenizer.json").exists():
         raise WeightsError(f"{folder}/tokenizer.json is missing. `stableavatar download` fetches it.")
@@ -112,10 +113,10 @@ def audio_network(preset: Preset, device: str = "cpu") -> Wav2Vec2Model:
     Raises:
         WeightsError: its folder is missing or damaged, or holds another network.
     """
-    if isinstance(preset.weights, RandomWeights):
-        seed = preset.weights.seed
-        return random_network(lambda: Wav2Vec2Model(Wav2Vec2Config(**preset.audio)), seed).to(device)
-    layout = preset.weights.layout
+    weights = preset.weights_of(AUDIO.part)
+    if not isinstance(weights, PublishedWeights):
+        return load_network(AUDIO, preset, device, torch.float32)
+    layout = weights.layout
     folder = layout.folder / layout.audio
     open_tensors(layout.folder / layout.audio_weights())  # its errors are clearer
     try:

@@ -169,6 +169,7 @@ class StableAvatarTransformer(WanTransformer3DModel):
         audio_index: Sequence[int | None],
         *,
         pairing_G: Tensor | None = None,
+        hearing_G: Tensor | None = None,
         num_latents: int | None = None,
         clip_level: bool = False,
     ) -> Tensor:
@@ -184,6 +185,8 @@ class StableAvatarTransformer(WanTransformer3DModel):
                 a window of sound share latents and time step too.
             pairing_G: for each row in `audio_GAE`, 1 where the adapter sees the latents and 0 where it sees zeros in
                 their place. None: it sees all of them, as the model was trained.
+            hearing_G: for each row in `audio_GAE`, 1 where it is heard and 0 for silence. The same as leaving the row
+                out of `audio_index`, but every part of the network is used, as training on several devices needs.
             num_latents: pad with zero tokens to this many latent frames, as the published code does with a short
                 last window; the padding is attended to.
             clip_level: let every latent frame hear the whole window.
@@ -213,6 +216,8 @@ class StableAvatarTransformer(WanTransformer3DModel):
             audio_GFnD = self.vocal_projector(
                 audio_GAE, latents_GFPD, _take(time_BD, rows), _take(modulation_B6D, rows), frames_of(num_latents)
             )
+            if hearing_G is not None:
+                audio_GFnD = audio_GFnD * hearing_G.view(-1, 1, 1, 1).to(audio_GFnD.dtype)
         contexts = Contexts(text_BTD, image_BID, audio_GFnD, tuple(audio_index), clip_level)
         for block in self.blocks:
             if torch.is_grad_enabled() and self.gradient_checkpointing:

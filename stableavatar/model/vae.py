@@ -22,6 +22,13 @@ def encode_video(vae: AutoencoderKLWan, video_BCVHW: Tensor) -> Tensor:
     return (latents - mean) / std
 
 
+def encode_posterior(vae: AutoencoderKLWan, video_BCVHW: Tensor) -> tuple[Tensor, Tensor]:
+    """The same, but the whole distribution: mean and logarithm of the variance, each [B, 16, F, H/8, W/8]."""
+    posterior = vae.encode(video_BCVHW.to(device=vae.device, dtype=vae.dtype)).latent_dist
+    mean, std = _statistics(vae, posterior.mean)
+    return (posterior.mean - mean) / std, posterior.logvar - 2 * std.log()
+
+
 @torch.inference_mode()
 def encode_frames(vae: AutoencoderKLWan, chunks: Iterable[Tensor]) -> Generator[Tensor]:
     """Normalised latents of a video that comes piece by piece; memory does not grow.

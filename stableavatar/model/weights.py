@@ -9,7 +9,7 @@ import hashlib
 import json
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Generic, TypeVar
 
@@ -17,11 +17,11 @@ import torch
 from accelerate import init_empty_weights
 from torch import Tensor, nn
 
-from stableavatar.checkpoints.hashes import hash_files
+from stableavatar.checkpoints.hashes import HashBook, hash_files
 from stableavatar.checkpoints.tensorfile import Pages, open_tensors
 from stableavatar.errors import WeightsError
 from stableavatar.model.names import Tensors
-from stableavatar.presets import Preset, RandomWeights
+from stableavatar.presets import Preset, PublishedWeights, RandomWeights
 
 Network = TypeVar("Network", bound=nn.Module)
 
@@ -48,20 +48,17 @@ def load_network(component: Component[Network], preset: Preset, device: str, dty
     Raises:
         WeightsError: the file is missing or damaged, or its tensors are not exactly the network's.
     """
-    if isinstance(preset.weights, RandomWeights):
-        network = random_network(lambda: component.build(preset), preset.weights.seed)
+    weights = preset.weights_of(component.part)
+    if isinstance(weights, RandomWeights):
+        network = random_network(lambda: component.build(preset), weights.seed)
         return _fill(network, network.state_dict(), device, dtype)
-    path = tensor_path(component, preset)
     network = empty_network(component, preset)
+    if isinstance(weights, Path):
+        path, component = weights, replace(component, rename=dict)
+    else:
+        path = weights.layout.folder / weights.layout.tensors(component.part, weights.transformer)
     tensors = matched(component, network, open_tensors(path), path)
     return _fill(network, tensors, device, dtype, Pages(path))
-
-
-def tensor_path(component: Component, preset: Preset) -> Path:
-    """The file that holds the weights of one network."""
-    assert not isinstance(preset.weights, RandomWeights)
-    layout = preset.weights.layout
-    return layout.folder / layout.tensors(component.part, preset.weights.transformer)
 
 
 def random_network(build: Callable[[], Network], seed: int) -> Network:
@@ -147,15 +144,20 @@ def weights_hash(preset: Preset) -> str:
     """Hash of everything the weights depend on, 32 hex digits.
 
     For random weights the networks' sizes and the seed; for published ones the content of every file that has a say
-    in the pictures. Converting a folder to safetensors does not change it.
+    in the pictures. Converting a folder to safetensors does not change it. For saved ones the content of their files,
+    the sizes, and the weights that they are based on.
 
     Raises:
         WeightsError: a file is missing.
     """
-    if isinstance(preset.weights, RandomWeights):
-        sizes = [dict(part) for part in (preset.transformer, preset.vae, preset.text, preset.image, preset.audio)]
-        return _hash(["random-1", preset.weights.seed, *sizes])
-    return _hash(["published-1", hash_files(preset.weights.layout, preset.weights.transformer)])
+    weights = preset.weights
+    sizes = [dict(part) for part in (preset.transformer, preset.vae, preset.text, preset.image, preset.audio)]
+    if isinstance(weights, RandomWeights):
+        return _hash(["random-1", weights.seed, *sizes])
+    if isinstance(weights, PublishedWeights):
+        return _hash(["published-1", hash_files(weights.layout, weights.transformer)])
+    contents = {part: HashBook(Path(path).parent).sha256(Path(Path(path).name)) for part, path in weights.files.items()}
+    return _hash(["saved-1", weights_hash(replace(preset, weights=weights.base)), contents, *sizes])
 
 
 def _hash(words: Iterable) -> str:

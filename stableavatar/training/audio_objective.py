@@ -1,0 +1,80 @@
+"""A small wav2vec2 from nothing: sound to the class of the mouth's shape (viseme) at each of its tokens, about 50 a
+second. The classifier is left behind; the hidden states are what the adapter hears.
+
+Clips need a `truth.json`, as `stableavatar draw-data` writes it. Options of the run: `num_frames` of a window, `noise`
+(share of the samples with noise).
+
+Shapes: B batch, S samples of sound, A audio tokens, E the encoder's width.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import fsspec
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from stableavatar.drawn.visemes import NUM_VISEMES, viseme_track
+from stableavatar.training.clips import Clip, read_sound
+from stableavatar.training.config import TrainingConfig
+from stableavatar.training.encode import Sample
+from stableavatar.training.objective import Moment, Objective
+from stableavatar.training.order import Draw
+from stableavatar.units import FPS, SAMPLES_PER_FRAME
+
+DEFAULTS = {"num_frames": 81, "noise": 0.5}
+_TOKENS_PER_S = 50
+_SNR_DB = (5.0, 40.0)  # of the noise, against the speech
+
+
+class Utterances:
+    """Windows of clips' sound, and what is said in them."""
+
+    def __init__(self, clips: Sequence[Clip], options: Mapping[str, Any]):
+        self.clips = clips
+        given = {**DEFAULTS, **options}
+        self.num_frames, self.noise = given["num_frames"], given["noise"]
+
+    def __len__(self) -> int:
+        return len(self.clips)
+
+    def read(self, draw: Draw) -> Sample:
+        """`speech` [S] of unit variance and `visemes` [A], the class of each token."""
+        clip, random = self.clips[draw.index], np.random.default_rng(draw.seed)
+        num_frames = self.num_frames
+        start = int(random.integers(clip.num_frames - num_frames + 1))
+        speech = read_sound(clip.folder, start * SAMPLES_PER_FRAME, num_frames * SAMPLES_PER_FRAME)
+        if random.random() < self.noise:
+            loudness = speech.std() * 10 ** (-random.uniform(*_SNR_DB) / 20)
+            speech = speech + random.normal(size=len(speech)).astype(np.float32) * loudness
+        speech = (speech - speech.mean()) / np.sqrt(speech.var() + 1e-7)
+        num_tokens = len(speech) // 320 - 1  # of wav2vec2's convolutions
+        times_s = start / FPS + (np.arange(num_tokens) + 0.6) / _TOKENS_PER_S  # a token hears 25 ms
+        with fsspec.open(f"{clip.folder}/truth.json") as file:
+            phonemes = [tuple(phoneme) for phoneme in json.load(file)["phonemes"]]
+        return {
+            "speech": torch.from_numpy(speech.astype(np.float32)),
+            "visemes": torch.from_numpy(viseme_track(phonemes, times_s)).long(),
+        }
+
+
+class AudioObjective(Objective):
+    """The audio encoder in training, with the classifier that it is left without in the end."""
+
+    part = "audio"
+
+    def __init__(self, network: Any, config: TrainingConfig):
+        super().__init__(network, config)
+        self.classify = nn.Linear(network.config.hidden_size, NUM_VISEMES)
+
+    def forward(self, batch: Sample, moment: Moment) -> dict[str, Tensor]:
+        """The loss of a batch of windows."""
+        del moment
+        hidden_BAE = self.network(batch["speech"]).last_hidden_state
+        scores = self.classify(hidden_BAE)[:, : batch["visemes"].shape[1]].flatten(0, 1)
+        visemes = batch["visemes"][:, : hidden_BAE.shape[1]].flatten()
+        right = (scores.argmax(dim=1) == visemes).float().mean()
+        return {"loss": F.cross_entropy(scores.float(), visemes), "accuracy": right.detach()}

@@ -1,0 +1,221 @@
+"""Clips in the published layout: found, checked, and read window by window.
+
+`<root>/{square,rec,vec}/{speech,singing,dancing}/<id>/` holds `sub_clip.mp4`, `audio.wav`, and `frame_N.png` in
+`images/`, `face_masks/` and `lip_masks/`; `video_square_path.txt`, `video_rec_path.txt` and `video_vec_path.txt` in
+the root list the clips. A `prompt.txt` in a clip takes the place of its category's prompt.
+
+Shapes: V video frames, H W height and width in pixels.
+"""
+
+import io
+import posixpath
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+import av
+import fsspec
+import numpy as np
+import soundfile
+from PIL import Image
+
+from stableavatar.errors import BadInput, StorageError
+from stableavatar.units import FPS, SAMPLES_PER_FRAME, SPEECH_RATE
+
+LISTS = ("video_square_path.txt", "video_rec_path.txt", "video_vec_path.txt")
+PROMPTS = {
+    "speech": "A person is talking",
+    "singing": "A person is singing",
+    "dancing": "A person is dancing and singing",
+}
+MASKS = ("face_masks", "lip_masks")
+_FPS_TOLERANCE = 0.01
+_PREPARE = "`stableavatar prepare-data` makes it right"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Clip:
+    """A clip that can be trained on."""
+
+    folder: str  # path or URI
+    width: int  # pixels
+    height: int
+    num_frames: int
+    prompt: str
+
+    @property
+    def id(self) -> str:
+        """Its folder's name."""
+        return posixpath.basename(self.folder.rstrip("/"))
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ClipWindow:
+    """Consecutive frames of a clip with their sound, and the clip's first frame."""
+
+    frames_VHWC: np.ndarray  # uint8 RGB
+    reference_HWC: np.ndarray  # uint8 RGB: the first frame of the clip
+    speech: np.ndarray  # float32, 16 kHz mono: the same span
+    masks_VHW: dict[str, np.ndarray] = field(default_factory=dict)  # of MASKS, uint8 0 .. 255
+    prompt: str = ""
+
+
+def find_clips(roots: Sequence[str]) -> list[str]:
+    """The clip folders of roots of the layout, or of text files that list them, in the order of their names.
+
+    Raises:
+        BadInput: a root holds no list.
+    """
+    folders: dict[str, None] = {}
+    for root in roots:
+        for listed in _lists(root):
+            base = posixpath.dirname(listed)
+            for line in _read(listed).decode().splitlines():
+                if line.strip():
+                    folders[_under(base, line.strip())] = None
+    return sorted(folders)
+
+
+def _lists(root: str) -> list[str]:
+    if root.endswith(".txt"):
+        return [root]
+    files, path = fsspec.url_to_fs(root)
+    found = [f"{root.rstrip('/')}/{name}" for name in LISTS if files.exists(f"{path.rstrip('/')}/{name}")]
+    if not found:
+        raise BadInput(f"{root} holds none of {', '.join(LISTS)}. Give a root of the training layout; {_PREPARE}.")
+    return found
+
+
+def _under(base: str, name: str) -> str:
+    return name if name.startswith("/") or "://" in name else f"{base}/{name}"
+
+
+def inspect_clip(folder: str, num_frames: int, *, missing_masks: str = "skip") -> Clip:
+    """Look whether a clip can be trained on in windows of `num_frames`.
+
+    Args:
+        folder: path or URI of the clip.
+        num_frames: of a window.
+        missing_masks: "skip", or "ones" for masks that cover everything.
+
+    Raises:
+        BadInput: it cannot. The message says what is wrong.
+        StorageError: its store does not answer.
+    """
+    files, path = fsspec.url_to_fs(folder)
+    there = _count(files, f"{path}/images")
+    if there < num_frames:
+        raise BadInput(f"{folder}: {there} frames in images/, but a window takes {num_frames}. Leave out short clips.")
+    for name in MASKS if missing_masks == "skip" else ():
+        if _count(files, f"{path}/{name}") < there:
+            raise BadInput(f"{folder}: {name}/ has fewer masks than images/ has frames; {_PREPARE}.")
+    _check_speed(folder)
+    num_samples, rate, channels = _sound_info(folder)
+    if (rate, channels) != (SPEECH_RATE, 1):
+        raise BadInput(f"{folder}/audio.wav has {rate} Hz and {channels} channels, not 16000 Hz mono; {_PREPARE}.")
+    if num_samples < (there - 1) * SAMPLES_PER_FRAME:
+        seconds = num_samples / SPEECH_RATE
+        raise BadInput(f"{folder}/audio.wav ends after {seconds:.2f} s, its {there} frames after {there / FPS:.2f} s.")
+    width, height = _read_image(f"{folder}/images/frame_0.png").size
+    return Clip(folder=folder, width=width, height=height, num_frames=there, prompt=_prompt(files, folder, path))
+
+
+def read_window(clip: Clip, start: int, num_frames: int) -> ClipWindow:
+    """Read consecutive frames of a clip, from the frame `start` on.
+
+    Raises:
+        BadInput: a file is missing or damaged, or of another size than the first.
+    """
+    numbers = range(start, start + num_frames)
+    masks = {name: _masks(clip, name, numbers) for name in MASKS}
+    return ClipWindow(
+        frames_VHWC=_stack(clip, "images", numbers, "RGB"),
+        reference_HWC=_stack(clip, "images", [0], "RGB")[0],
+        speech=read_sound(clip.folder, start * SAMPLES_PER_FRAME, num_frames * SAMPLES_PER_FRAME),
+        masks_VHW=masks,
+        prompt=clip.prompt,
+    )
+
+
+def read_sound(folder: str, first: int, num_samples: int) -> np.ndarray:
+    """Samples of a clip's sound, float32 [num_samples]; silence where it has ended."""
+    with soundfile.SoundFile(io.BytesIO(_read(f"{folder}/audio.wav"))) as sound:
+        sound.seek(min(first, sound.frames))
+        samples = sound.read(num_samples, dtype="float32")
+    return np.pad(samples, (0, num_samples - len(samples)))
+
+
+def _masks(clip: Clip, name: str, numbers: Iterable[int]) -> np.ndarray:
+    try:
+        return _stack(clip, name, numbers, "L")
+    except FileNotFoundError:  # allowed when the clip was inspected
+        return np.full((len(list(numbers)), clip.height, clip.width), 255, np.uint8)
+
+
+def _stack(clip: Clip, name: str, numbers: Iterable[int], mode: str) -> np.ndarray:
+    pictures = [_read_image(f"{clip.folder}/{name}/frame_{number}.png").convert(mode) for number in numbers]
+    if wrong := next((picture.size for picture in pictures if picture.size != (clip.width, clip.height)), None):
+        raise BadInput(f"{clip.folder}/{name}: a picture of {wrong}, others have {(clip.width, clip.height)}.")
+    return np.stack([np.asarray(picture) for picture in pictures])
+
+
+def _read_image(path: str) -> Image.Image:
+    data = _read(path)
+    try:
+        picture = Image.open(io.BytesIO(data))
+        picture.load()
+    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+        raise BadInput(f"{path} is no picture: {error}; {_PREPARE}.") from error
+    return picture
+
+
+def _read(path: str) -> bytes:
+    try:
+        with fsspec.open(path, "rb") as file:
+            return file.read()
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise StorageError(f"{path} cannot be read: {error}") from error
+
+
+def _count(files: fsspec.AbstractFileSystem, path: str) -> int:
+    """Number of frames 0, 1, 2, ... that lie in a folder without a gap."""
+    try:
+        names = {posixpath.basename(name) for name in files.ls(path, detail=False)}
+    except FileNotFoundError:
+        return 0
+    return next(number for number in range(len(names) + 1) if f"frame_{number}.png" not in names)
+
+
+def _check_speed(folder: str) -> None:
+    path = f"{folder}/sub_clip.mp4"
+    try:
+        with av.open(io.BytesIO(_read(path))) as film:
+            stream = film.streams.video[0]
+            fps = stream.average_rate or stream.frames / (stream.duration * stream.time_base)
+    except FileNotFoundError as error:
+        raise BadInput(f"{path} is missing; {_PREPARE}.") from error
+    except (av.FFmpegError, IndexError, TypeError, ZeroDivisionError) as error:
+        raise BadInput(f"{path} is no video: {error}; {_PREPARE}.") from error
+    if abs(fps - FPS) > _FPS_TOLERANCE:
+        raise BadInput(f"{path} has {float(fps):.3f} frames per second, not {FPS}; {_PREPARE}.")
+
+
+def _sound_info(folder: str) -> tuple[int, int, int]:
+    path = f"{folder}/audio.wav"
+    try:
+        info = soundfile.info(io.BytesIO(_read(path)))
+    except FileNotFoundError as error:
+        raise BadInput(f"{path} is missing: a clip without sound teaches nothing; {_PREPARE}.") from error
+    except soundfile.SoundFileError as error:
+        raise BadInput(f"{path} is no sound: {error}; {_PREPARE}.") from error
+    return info.frames, info.samplerate, info.channels
+
+
+def _prompt(files: fsspec.AbstractFileSystem, folder: str, path: str) -> str:
+    if files.exists(f"{path}/prompt.txt"):
+        return _read(f"{folder}/prompt.txt").decode().strip()
+    category = posixpath.basename(posixpath.dirname(path))
+    if category not in PROMPTS:
+        raise BadInput(f"{folder} lies in {category}/, which is none of {', '.join(PROMPTS)}, and has no prompt.txt.")
+    return PROMPTS[category]

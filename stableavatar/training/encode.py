@@ -1,0 +1,115 @@
+"""A window of a clip as what the transformer is trained on: the frozen networks run here, once for each window.
+
+Shapes: C 16 latent channels, F latent frames, H W latent height and width, T text tokens, I image tokens, A audio
+tokens, E an encoder's width.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Self
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from diffusers import AutoencoderKLWan
+from torch import Tensor
+from transformers import CLIPVisionModel, Wav2Vec2Model
+
+from stableavatar.model.conditions import (
+    PAUSE_RMS,
+    TextEncoder,
+    audio_network,
+    embed_image,
+    embed_speech,
+    image_network,
+)
+from stableavatar.model.networks import VAE
+from stableavatar.model.vae import encode_portrait, encode_posterior
+from stableavatar.model.weights import load_network
+from stableavatar.presets import Preset
+from stableavatar.training.clips import ClipWindow
+
+Sample = dict[str, Tensor]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Encoder:
+    """The frozen networks: VAE, image, audio and text encoder."""
+
+    vae: AutoencoderKLWan
+    image: CLIPVisionModel
+    audio: Wav2Vec2Model
+    text: TextEncoder
+    prompts: dict[str, Tensor] = field(default_factory=dict, repr=False)
+
+    @classmethod
+    def load(cls, preset: Preset, device: str) -> Self:
+        """Load the encoders of a preset. The text encoder stays on the CPU: it is the largest, and prompts are few.
+
+        Raises:
+            WeightsError: their files are missing or damaged.
+        """
+        return cls(
+            vae=load_network(VAE, preset, device, torch.float32),
+            image=image_network(preset, device),
+            audio=audio_network(preset, device),
+            text=TextEncoder.load(preset, "cpu"),
+        )
+
+    @torch.inference_mode()
+    def encode(self, window: ClipWindow) -> Sample:
+        """Encode one window.
+
+        Returns `mean` and `logvar` [C, F, H, W] of the normalised latents, `portrait` [C + 4, F, H, W], `image` [I, E],
+        `text` [T, E], `audio` [A, E], and the masks `face` and `lip` [1, F, H, W] in 0 .. 1.
+        """
+        mean, logvar = encode_posterior(self.vae, as_video(window.frames_VHWC))
+        size = mean.shape[2:]
+        reference_BCHW = as_video(window.reference_HWC[None])[:, :, 0]
+        audio = embed_speech(self.audio, window.speech, PAUSE_RMS)
+        sample = dict(
+            mean=mean,
+            logvar=logvar,
+            portrait=encode_portrait(self.vae, reference_BCHW.to(self.vae.device), size[0]),
+            image=embed_image(self.image, reference_BCHW.to(self.image.device)),
+            text=self._text(window.prompt)[None],
+            audio=audio,
+            face=_latent_mask(window.masks_VHW["face_masks"], size),
+            lip=_latent_mask(window.masks_VHW["lip_masks"], size),
+        )
+        return {name: tensor[0].cpu() for name, tensor in sample.items()}
+
+    def _text(self, prompt: str) -> Tensor:
+        if prompt not in self.prompts:
+            self.prompts[prompt] = torch.from_numpy(self.text.encode(prompt))
+        return self.prompts[prompt]
+
+
+def as_video(frames_VHWC: np.ndarray) -> Tensor:
+    """uint8 frames -> [1, 3, V, H, W] in [-1, 1]."""
+    frames = torch.from_numpy(np.ascontiguousarray(frames_VHWC))
+    return (frames.permute(3, 0, 1, 2)[None].float() / 127.5 - 1).contiguous()
+
+
+def _latent_mask(mask_VHW: np.ndarray, size: torch.Size) -> Tensor:
+    mask = torch.from_numpy(mask_VHW)[None, None].float() / 255
+    return F.interpolate(mask, size=tuple(size), mode="trilinear", align_corners=False)
+
+
+def collate(samples: Iterable[Sample]) -> Sample:
+    """Samples of one size as a batch. Text is filled up with zeros, as the transformer does.
+
+    Raises:
+        ValueError: they are of different sizes.
+    """
+    samples = list(samples)
+    batch = {}
+    for name in samples[0]:
+        parts = [sample[name] for sample in samples]
+        if name == "text":
+            batch[name] = torch.nn.utils.rnn.pad_sequence(parts, batch_first=True)
+        elif len({part.shape for part in parts}) > 1:
+            raise ValueError(f"samples of different sizes in one batch: {[tuple(part.shape) for part in parts]}")
+        else:
+            batch[name] = torch.stack(parts)
+    return batch

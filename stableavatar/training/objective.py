@@ -1,0 +1,61 @@
+"""What is trained: a network, and the loss of a batch. The loss is the module's `forward`, so that whatever spreads a
+module over devices spreads this too.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Protocol
+
+from torch import Tensor, nn
+
+from stableavatar.presets import Preset
+from stableavatar.training.config import TrainingConfig
+from stableavatar.training.encode import Sample
+from stableavatar.training.order import ALONE, Draw, Place
+
+
+@dataclass(frozen=True, kw_only=True)
+class Moment:
+    """Where in the run a batch belongs: its random draws depend on this and the run's seed alone."""
+
+    step: int
+    batch: int = 0  # of the step, where gradients are accumulated
+    place: Place = ALONE
+
+
+class Source(Protocol):
+    """The samples of an objective, in any order."""
+
+    def __len__(self) -> int:
+        """How many there are in an epoch."""
+
+    def read(self, draw: Draw) -> Sample:
+        """One of them; what is random in it comes from the draw's seed."""
+
+
+class Objective(nn.Module):
+    """A network in training."""
+
+    part: ClassVar[str]  # of the model, as in `Component.part`
+
+    def __init__(self, network: nn.Module, config: TrainingConfig):
+        super().__init__()
+        self.network = network
+        self.config = config
+
+    def forward(self, batch: Sample, moment: Moment) -> dict[str, Tensor]:
+        """The losses of a batch, one number each; "loss" is what is minimised, the others are for the eye."""
+        raise NotImplementedError
+
+    def trained(self) -> list[str]:
+        """Names of the parameters that are trained, among those of this module."""
+        return [name for name, _ in self.named_parameters()]
+
+    def layers(self) -> list[nn.Module]:
+        """The parts that are spread over devices one by one."""
+        return []
+
+    def finish(self, source: Source, preset: Preset) -> Mapping[str, Any]:
+        """What the training has changed in the preset besides the weights."""
+        del source, preset
+        return {}

@@ -1,0 +1,57 @@
+"""The samples of each kind of run."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from stableavatar.errors import BadInput
+from stableavatar.training.audio_objective import Utterances
+from stableavatar.training.clips import Clip, ClipWindow, read_window
+from stableavatar.training.config import TrainingConfig
+from stableavatar.training.encode import Sample
+from stableavatar.training.objective import Source
+from stableavatar.training.order import Draw
+from stableavatar.training.shards import EncodedWindows, as_sample
+from stableavatar.training.vae_objective import Crops
+from stableavatar.units import frames_of
+
+
+class Encoded:
+    """Windows that were encoded before."""
+
+    def __init__(self, folders: Sequence[str]):
+        self.windows = EncodedWindows(folders)
+
+    def __len__(self) -> int:
+        return len(self.windows)
+
+    def read(self, draw: Draw) -> Sample:
+        """The window's tensors, as `encode.Encoder` makes them."""
+        return as_sample(self.windows[draw.index])
+
+
+def random_window(clip: Clip, num_latents: int, seed: int) -> tuple[int, ClipWindow]:
+    """A window of a clip that starts anywhere; its first frame, and what is in it."""
+    num_frames = frames_of(num_latents)
+    start = int(np.random.default_rng(seed).integers(clip.num_frames - num_frames + 1))
+    return start, read_window(clip, start, num_frames)
+
+
+def source_of(config: TrainingConfig, clips: Sequence[Clip] = ()) -> Source:
+    """The samples of a run; `clips` are those that were found fit, where the run reads clips.
+
+    Raises:
+        BadInput: there is nothing to read.
+    """
+    if config.task == "avatar":
+        return Encoded(config.data.encoded)
+    if not clips:
+        raise BadInput(f"no clip of {', '.join(config.data.clips)} can be trained on")
+    return {"vae": Crops, "audio": Utterances}[config.task](clips, config.options)
+
+
+def num_frames_needed(config: TrainingConfig) -> int:
+    """The shortest clip that a run can use, in frames."""
+    if config.task == "avatar":
+        return frames_of(config.data.num_latents)
+    return {"vae": Crops, "audio": Utterances}[config.task]((), config.options).num_frames

@@ -1,0 +1,52 @@
+"""An objective over several devices: each with a copy (DDP), or each with a part of every layer (FSDP)."""
+
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.distributed.fsdp import FSDPModule, fully_shard
+from torch.nn.parallel import DistributedDataParallel
+
+from stableavatar.training.objective import Objective
+
+
+def spread(objective: Objective, sharding: str, device: torch.device) -> nn.Module:
+    """The objective on this worker's device, tied to its copies or parts on the others where there are any."""
+    objective.to(device)
+    if not dist.is_initialized() or dist.get_world_size() == 1:
+        return objective
+    if sharding == "fsdp":
+        for layer in objective.layers():
+            fully_shard(layer)
+        return fully_shard(objective)
+    # Frozen tensors need no agreement; the buffers are tables, the same everywhere.
+    return DistributedDataParallel(objective, broadcast_buffers=False, device_ids=_ids(device))
+
+
+def unspread(module: nn.Module) -> Objective:
+    """The objective under what ties it to the others."""
+    found: Any = module.module if isinstance(module, DistributedDataParallel) else module
+    return found
+
+
+def without_sync(module: nn.Module, last: bool) -> AbstractContextManager[Any]:
+    """Gradients of all but the last batch of a step stay on the worker."""
+    if isinstance(module, DistributedDataParallel) and not last:
+        return module.no_sync()
+    if isinstance(module, FSDPModule):
+        module.set_requires_gradient_sync(last)
+    return nullcontext()
+
+
+def mean_over_workers(values: torch.Tensor) -> torch.Tensor:
+    """The mean of each number over all workers."""
+    if dist.is_initialized() and dist.get_world_size() > 1:
+        dist.all_reduce(values)
+        values /= dist.get_world_size()
+    return values
+
+
+def _ids(device: torch.device) -> list[torch.device] | None:
+    return [device] if device.type == "cuda" else None

@@ -1,0 +1,84 @@
+"""Networks to train, and the weights that they start from."""
+
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from stableavatar.checkpoints.layout import with_safetensors
+from stableavatar.checkpoints.tensorfile import open_tensors
+from stableavatar.errors import WeightsError
+from stableavatar.model.networks import AUDIO, TRANSFORMER, VAE
+from stableavatar.model.weights import Component, load_network, matched, random_network
+from stableavatar.presets import Preset, PublishedWeights
+from stableavatar.training.config import TrainingConfig
+
+_COMPONENTS: dict[str, Component] = {"avatar": TRANSFORMER, "vae": VAE, "audio": AUDIO}
+_BASE = "diffusion_pytorch_model.safetensors"
+_VOCAL = ("vocal_projector.", ".k_vocal.", ".v_vocal.")
+
+
+def starting_network(config: TrainingConfig, preset: Preset) -> nn.Module:
+    """The network that a run trains, in float32 on the CPU, with the weights that it starts from.
+
+    Raises:
+        WeightsError: the files of these weights are missing or damaged.
+    """
+    component = _COMPONENTS[config.task]
+    if config.start == "nothing":
+        network = random_network(lambda: component.build(preset), config.seed)
+    elif config.start == "base":
+        network = plain_wan(preset, config.seed)
+    elif config.task == "avatar" or not isinstance(preset.weights_of(component.part), PublishedWeights):
+        network = load_network(component, preset, "cpu", torch.float32)
+    else:
+        raise WeightsError(
+            f"the {component.part} network of {preset.name} is published as it is: only drawn or saved "
+            "ones are trained. Give `start: nothing`, or a saved model."
+        )
+    return network.train().requires_grad_(True)
+
+
+def plain_wan(preset: Preset, seed: int) -> nn.Module:
+    """The base Wan transformer with a new audio path that changes nothing yet.
+
+    The vocal keys and values start at zero, so the model starts as plain Wan; the adapter starts as new layers do.
+    Source: StableAvatar (arXiv 2508.08248) and its training code.
+
+    Raises:
+        WeightsError: the preset has no folder of published weights, or its base model is missing or another one.
+    """
+    weights = preset.weights
+    if not isinstance(weights, PublishedWeights):
+        raise WeightsError(f"`start: base` needs a folder of published weights, {preset.name} has none.")
+    places = with_safetensors(weights.layout.folder / weights.layout.base / _BASE)
+    path = next((place for place in places if place.exists()), places[0])
+    network = random_network(lambda: TRANSFORMER.build(preset), seed)
+    fill_trunk(network, path)
+    return network
+
+
+def fill_trunk(network: nn.Module, path: Path) -> None:
+    """Fill all but the audio path from a file of the base model, whose names are the original Wan code's.
+
+    Raises:
+        WeightsError: its tensors are not exactly those of the trunk.
+    """
+    vocal = {name: tensor for name, tensor in network.state_dict().items() if any(part in name for part in _VOCAL)}
+    for name, tensor in vocal.items():
+        if "_vocal." in name:
+            tensor.zero_()
+    trunk = _Trunk(network, vocal)
+    tensors = matched(TRANSFORMER, trunk, open_tensors(path), path)
+    network.load_state_dict({name: tensor.float() for name, tensor in tensors.items()}, strict=False)
+
+
+class _Trunk(nn.Module):
+    """A transformer of which only the tensors without the audio path are asked for."""
+
+    def __init__(self, network: nn.Module, left_out: dict):
+        super().__init__()
+        self._wanted = {name: tensor for name, tensor in network.state_dict().items() if name not in left_out}
+
+    def state_dict(self, *args: object, **kwargs: object) -> dict:  # type: ignore[override]
+        return self._wanted
