@@ -55,8 +55,13 @@ class PieceWriter:
     the length.
     """
 
-    def __init__(self, path: str, *, width: int, height: int, num_frames: int, origin: str = "") -> None:
-        """`width`, `height`: pixels, even. `origin` is a word that the file carries. Raises ValueError."""
+    def __init__(
+        self, path: str, *, width: int, height: int, num_frames: int, origin: str = "", crf: int = CRF
+    ) -> None:
+        """`width`, `height`: pixels, even. `origin` is a word that the file carries. Raises ValueError.
+
+        `crf`: x264's constant rate factor, smaller is finer.
+        """
         if width % 2 or height % 2 or min(width, height, num_frames) < 1:
             raise ValueError(
                 f"no video of {width}x{height} pixels and {num_frames} frames: sizes are even, all positive"
@@ -66,6 +71,7 @@ class PieceWriter:
         self._num_frames = num_frames
         self._num_written = 0
         self._origin = origin
+        self._x264 = {**_X264, "crf": crf}
 
     def __enter__(self) -> Self:
         height, width, _ = self._shape
@@ -75,7 +81,7 @@ class PieceWriter:
         output = ffmpeg.output(
             picture.filter("scale", **_TO_BT709).filter("setparams", **_TAGS).filter("setsar", 1),
             local(self._path),
-            format="mp4", metadata=f"comment={self._origin}", **_X264, **_REPRODUCIBLE,
+            format="mp4", metadata=f"comment={self._origin}", **self._x264, **_REPRODUCIBLE,
         )  # fmt: skip
         self._ffmpeg = Ffmpeg(output.global_args("-filter_complex_threads", "1"), stdin=True)
         return self
