@@ -132,3 +132,15 @@ def _smooth_step(x: np.ndarray) -> np.ndarray:
     """0 up to 0, 1 from 1 on, without corners between."""
     x = x.clip(0, 1)
     return x * x * (3 - 2 * x)
+
+
+NUM_VISEMES = len(SHAPES)
+
+
+def viseme_track(phonemes: Sequence[Phoneme], times_s: np.ndarray) -> np.ndarray:
+    """The number of the class (its place in `SHAPES`) that is heard at each time, int64 [len(times_s)]."""
+    numbers = {name: number for number, name in enumerate(SHAPES)}
+    track = np.full(len(times_s), numbers["silence"])
+    for viseme, start_s, end_s in segments(phonemes):
+        track[(times_s >= start_s) & (times_s < end_s)] = numbers[viseme]
+    return track
