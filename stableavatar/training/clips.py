@@ -125,15 +125,27 @@ def read_window(clip: Clip, start: int, num_frames: int) -> ClipWindow:
     Raises:
         BadInput: a file is missing or damaged, or of another size than the first.
     """
-    numbers = range(start, start + num_frames)
-    masks = {name: _masks(clip, name, numbers) for name in MASKS}
+    masks = {name: read_masks(clip, name, start, num_frames) for name in MASKS}
     return ClipWindow(
-        frames_VHWC=_stack(clip, "images", numbers, "RGB"),
+        frames_VHWC=read_frames(clip, start, num_frames),
         reference_HWC=_stack(clip, "images", [0], "RGB")[0],
         speech=read_sound(clip.folder, start * SAMPLES_PER_FRAME, num_frames * SAMPLES_PER_FRAME),
         masks_VHW=masks,
         prompt=clip.prompt,
     )
+
+
+def read_frames(clip: Clip, start: int, num_frames: int) -> np.ndarray:
+    """Frames alone, uint8 RGB [V, H, W, 3]. Raises as `read_window`."""
+    return _stack(clip, "images", range(start, start + num_frames), "RGB")
+
+
+def read_masks(clip: Clip, name: str, start: int, num_frames: int) -> np.ndarray:
+    """One of MASKS alone, uint8 [V, H, W]; 255 everywhere if the clip was allowed to have none. Raises as above."""
+    try:
+        return _stack(clip, name, range(start, start + num_frames), "L")
+    except FileNotFoundError:
+        return np.full((num_frames, clip.height, clip.width), 255, np.uint8)
 
 
 def read_sound(folder: str, first: int, num_samples: int) -> np.ndarray:
@@ -142,13 +154,6 @@ def read_sound(folder: str, first: int, num_samples: int) -> np.ndarray:
         sound.seek(min(first, sound.frames))
         samples = sound.read(num_samples, dtype="float32")
     return np.pad(samples, (0, num_samples - len(samples)))
-
-
-def _masks(clip: Clip, name: str, numbers: Iterable[int]) -> np.ndarray:
-    try:
-        return _stack(clip, name, numbers, "L")
-    except FileNotFoundError:  # allowed when the clip was inspected
-        return np.full((len(list(numbers)), clip.height, clip.width), 255, np.uint8)
 
 
 def _stack(clip: Clip, name: str, numbers: Iterable[int], mode: str) -> np.ndarray:

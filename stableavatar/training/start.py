@@ -15,6 +15,7 @@ from stableavatar.training.config import TrainingConfig
 
 _COMPONENTS: dict[str, Component] = {"avatar": TRANSFORMER, "vae": VAE, "audio": AUDIO}
 _BASE = "diffusion_pytorch_model.safetensors"
+_FIRST_LOGVAR = -6.0
 _VOCAL = ("vocal_projector.", ".k_vocal.", ".v_vocal.")
 
 
@@ -27,6 +28,8 @@ def starting_network(config: TrainingConfig, preset: Preset) -> nn.Module:
     component = _COMPONENTS[config.task]
     if config.start == "nothing":
         network = random_network(lambda: component.build(preset), config.seed)
+        if config.task == "vae":
+            _silence_posterior(network)
     elif config.start == "base":
         network = plain_wan(preset, config.seed)
     elif config.task == "avatar" or not isinstance(preset.weights_of(component.part), PublishedWeights):
@@ -37,6 +40,12 @@ def starting_network(config: TrainingConfig, preset: Preset) -> nn.Module:
             "ones are trained. Give `start: nothing`, or a saved model."
         )
     return network.train().requires_grad_(True)
+
+
+def _silence_posterior(vae: nn.Module) -> None:
+    """Let the latents of a new VAE start with little noise: at a variance of 1 they would drown in it for long."""
+    bias = vae.quant_conv.bias  # type: ignore[union-attr]
+    bias[len(bias) // 2 :] = _FIRST_LOGVAR  # type: ignore[index,operator,arg-type]
 
 
 def plain_wan(preset: Preset, seed: int) -> nn.Module:

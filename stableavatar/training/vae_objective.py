@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from stableavatar.presets import Preset
-from stableavatar.training.clips import Clip, read_window
+from stableavatar.training.clips import Clip, read_frames, read_masks
 from stableavatar.training.config import TrainingConfig
 from stableavatar.training.encode import Sample, as_video
 from stableavatar.training.objective import Moment, Objective, Source
@@ -37,8 +37,8 @@ class Crops:
     def read(self, draw: Draw) -> Sample:
         """`video` [3, V, H, W] in [-1, 1] and `lip` [1, V, H, W] in 0 .. 1."""
         clip, random = self.clips[draw.index], np.random.default_rng(draw.seed)
-        window = read_window(clip, int(random.integers(clip.num_frames - self.num_frames + 1)), self.num_frames)
-        lips = window.masks_VHW["lip_masks"]
+        start = int(random.integers(clip.num_frames - self.num_frames + 1))
+        lips = read_masks(clip, "lip_masks", start, self.num_frames)
         corner = [int(random.integers(size - self.crop + 1)) for size in lips.shape[1:]]
         places = np.nonzero(lips[0])
         if len(places[0]) and random.random() < 0.5:
@@ -49,7 +49,7 @@ class Crops:
         top, left = corner
         part = np.s_[:, top : top + self.crop, left : left + self.crop]
         return {
-            "video": as_video(window.frames_VHWC[part])[0],
+            "video": as_video(read_frames(clip, start, self.num_frames)[part])[0],
             "lip": torch.from_numpy(lips[part].copy())[None].float() / 255,
         }
 
@@ -87,7 +87,7 @@ class VaeObjective(Objective):
         vae.eval()
         latents = []
         for clip in source.clips[:: max(1, len(source.clips) // _NUM_MEASURED)]:
-            video = as_video(read_window(clip, 0, source.num_frames).frames_VHWC).to(vae.device)
+            video = as_video(read_frames(clip, 0, source.num_frames)).to(vae.device)
             latents.append(vae.encode(video).latent_dist.mode()[0].flatten(1).cpu())
         values = torch.cat(latents, dim=1)
         measured = {"latents_mean": values.mean(dim=1).tolist(), "latents_std": values.std(dim=1).tolist()}
