@@ -15,7 +15,7 @@ from stableavatar.training.config import TrainingConfig
 
 _COMPONENTS: dict[str, Component] = {"avatar": TRANSFORMER, "vae": VAE, "audio": AUDIO}
 _BASE = "diffusion_pytorch_model.safetensors"
-_FIRST_LOGVAR = -6.0
+_FIRST_LOGVAR, _LOGVAR_GAIN = -6.0, 0.01
 _VOCAL = ("vocal_projector.", ".k_vocal.", ".v_vocal.")
 
 
@@ -29,7 +29,7 @@ def starting_network(config: TrainingConfig, preset: Preset) -> nn.Module:
     if config.start == "nothing":
         network = random_network(lambda: component.build(preset), config.seed)
         if config.task == "vae":
-            _silence_posterior(network)
+            _prepare_vae(network, config.seed)
     elif config.start == "base":
         network = plain_wan(preset, config.seed)
     elif config.task == "avatar" or not isinstance(preset.weights_of(component.part), PublishedWeights):
@@ -42,10 +42,21 @@ def starting_network(config: TrainingConfig, preset: Preset) -> nn.Module:
     return network.train().requires_grad_(True)
 
 
-def _silence_posterior(vae: nn.Module) -> None:
-    """Let the latents of a new VAE start with little noise: at a variance of 1 they would drown in it for long."""
-    bias = vae.quant_conv.bias  # type: ignore[union-attr]
-    bias[len(bias) // 2 :] = _FIRST_LOGVAR  # type: ignore[index,operator,arg-type]
+def _prepare_vae(vae: nn.Module, seed: int) -> None:
+    """New weights of a VAE that is to learn quickly.
+
+    Every convolution keeps the variance of what passes through it (He et al., 2015, without the rectifier), which
+    torch's own start does not; and the latents start with little noise: at a variance of 1 they would drown in it.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    for layer in vae.modules():
+        if isinstance(layer, nn.Conv2d | nn.Conv3d):
+            nn.init.kaiming_normal_(layer.weight, nonlinearity="linear", generator=generator)
+            nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
+    moments: nn.Conv3d = vae.quant_conv  # type: ignore[assignment]
+    logvar = slice(moments.out_channels // 2, None)
+    moments.weight[logvar] *= _LOGVAR_GAIN
+    moments.bias[logvar] = _FIRST_LOGVAR  # type: ignore[index]
 
 
 def plain_wan(preset: Preset, seed: int) -> nn.Module:
