@@ -141,7 +141,7 @@ def _draw_speech(rng: np.random.Generator, kind: str, split: str, num_frames: in
     voice = Voice(
         language=language,
         variant=str(rng.choice(VARIANTS[split][kind])),
-        rate_wpm=int(rng.integers(125, 176)),
+        rate_wpm=int(rng.integers(115, 156)),
         pitch=int(rng.integers(35, 66)),
     )
     num_samples = num_frames * SAMPLES_PER_FRAME

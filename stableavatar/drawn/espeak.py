@@ -144,7 +144,7 @@ def _synthesise(library: Any, text: str) -> tuple[np.ndarray, list[tuple[int, st
         number = 0
         while events[number].type != _END_OF_LIST:
             if events[number].type == _PHONEME:
-                phonemes.append((events[number].sample, events[number].id.string.decode(errors="ignore")))
+                phonemes.append((events[number].sample, _name(events[number].id.string)))
             number += 1
         return 0
 
@@ -153,6 +153,12 @@ def _synthesise(library: Any, text: str) -> tuple[np.ndarray, list[tuple[int, st
     data = text.encode() + b"\0"
     library.espeak_Synth(data, len(data), 0, 1, 0, _UTF8, None, None)
     return np.concatenate(pieces) if pieces else np.zeros(0, np.int16), phonemes
+
+
+def _name(string: bytes) -> str:
+    """The IPA name; "" for a pause, also for the one where a foreign word makes espeak change its language: "(en)"."""
+    name = string.decode(errors="ignore")
+    return "" if name.startswith("(") else name
 
 
 def _at_speech_rate(samples: np.ndarray, rate: int) -> np.ndarray:
