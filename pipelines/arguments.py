@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import math
 import sys
 from dataclasses import replace
 from typing import Any, NoReturn
@@ -19,7 +20,10 @@ from stableavatar.choices import BACKENDS, CHOICES, MODES
 from stableavatar.drawn.sentences import SPLITS
 from stableavatar.errors import KINDS, BadInput
 from stableavatar.limits import Limits
+from stableavatar.preprocess.layout import CATEGORIES
+from stableavatar.preprocess.rules import Rules
 from stableavatar.presets import PRESETS, Preset, find_preset
+from stableavatar.units import FPS
 
 WRONG_WORDS = 1  # exit code, as of everything that ends a command
 # What `retry` needs of the run that it repeats.
@@ -107,6 +111,9 @@ def parser() -> argparse.ArgumentParser:
     )
     add_drawn_words(drawn)
 
+    prepare = commands.add_parser("prepare-data", help="raw videos to training data: clips, sound, frames and masks")
+    add_prepare_words(prepare)
+
     status = commands.add_parser("status", help="how far an output is")
     status.add_argument("output", metavar="OUTPUT", help="folder or URI given to render")
     status.add_argument("--json", action="store_true", help="for machines")
@@ -153,6 +160,45 @@ def add_build_words(build: argparse.ArgumentParser) -> None:
     build.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="a column of all rows")
     build.add_argument("--force", action="store_true", help="write over a manifest that is there")
     build.set_defaults(command="manifest")
+
+
+def add_prepare_words(prepare: argparse.ArgumentParser) -> None:
+    """What training data are made from."""
+    usual = Rules()
+    prepare.add_argument("videos", nargs="+", metavar="VIDEO_OR_FOLDER", help="paths or URIs")
+    prepare.add_argument(
+        "--output", required=True, metavar="ROOT", help="folder of the training data, seen by all nodes"
+    )
+    prepare.add_argument(
+        "--category", choices=CATEGORIES, default=usual.category, help="what the people do (%(default)s)"
+    )
+    prepare.add_argument(
+        "--face-landmarks", type=node_file, metavar="FILE.task",
+        help="model of MediaPipe's Face Landmarker, which draws the masks of face and lips; without: all ones",
+    )  # fmt: skip
+    prepare.add_argument(
+        "--min-seconds",
+        type=amount,
+        default=usual.min_frames / FPS,
+        metavar="N",
+        help="shorter shots are left out (%(default)g)",
+    )
+    prepare.add_argument("--max-seconds", type=amount, metavar="N", help="longer shots become several clips")
+    prepare.add_argument(
+        "--scene-threshold", type=amount, default=usual.scene_threshold, metavar="N",
+        help="how much a cut changes the picture, up to 100; less finds more cuts (%(default)g)",
+    )  # fmt: skip
+    prepare.set_defaults(command="prepare-data")
+
+
+def chosen_rules(args: argparse.Namespace) -> Rules:
+    """What becomes a clip, by the options. Raises BadInput."""
+    return Rules(
+        category=args.category,
+        min_frames=math.ceil(args.min_seconds * FPS - 1e-6),
+        max_frames=None if args.max_seconds is None else int(args.max_seconds * FPS + 1e-6),
+        scene_threshold=args.scene_threshold,
+    )
 
 
 def common_cells(args: argparse.Namespace) -> dict[str, Value]:

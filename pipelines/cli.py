@@ -10,7 +10,16 @@ from rich.markup import escape
 
 from manifests.schema import ManifestError
 from pipelines import plan, results, storage, tables
-from pipelines.arguments import chosen_limits, chosen_preset, chosen_span, common_cells, noted, parser, repeated
+from pipelines.arguments import (
+    chosen_limits,
+    chosen_preset,
+    chosen_rules,
+    chosen_span,
+    common_cells,
+    noted,
+    parser,
+    repeated,
+)
 from pipelines.checkpoint import EVERY_S
 from pipelines.stage import Row, start_logging
 from pipelines.status import read_status
@@ -249,6 +258,35 @@ def run_draw_data(args: argparse.Namespace) -> int:
     return SOME_FAILED if report.failures else ALL_FINE
 
 
+def run_prepare_data(args: argparse.Namespace) -> int:
+    """Make training data of raw videos; a table of what was made, and a line for each part that could not be used."""
+    rules = chosen_rules(args)
+    from ray.exceptions import RayError
+
+    from pipelines.lease import LeaseError
+    from pipelines.prepare_data import REPORT, Options, prepare_data
+    from stableavatar.preprocess.landmarks import HOW_TO, has_mediapipe
+
+    start_logging()
+    landmarks = args.face_landmarks if has_mediapipe() else None
+    if landmarks is None:
+        errors.print(f"[yellow]No masks of faces:[/] all masks will be all ones. {escape(HOW_TO)}", soft_wrap=True)
+    try:
+        lines = prepare_data(args.videos, args.output, Options(rules=rules, landmarks=landmarks))
+    except LeaseError as error:
+        raise RunError(str(error)) from error
+    except RayError as error:
+        raise RunError(f"Ray failed: {(str(error).strip() or type(error).__name__).splitlines()[-1]}") from error
+    skips = tables.skips(lines)
+    console.print(tables.prepared(lines))
+    for line in skips:
+        console.print(line, soft_wrap=True)
+    console.print(
+        f"Training data: {args.output}  Report: {storage.join(args.output, REPORT)}", soft_wrap=True, markup=False
+    )
+    return SOME_FAILED if skips else ALL_FINE
+
+
 COMMANDS = {
     "render": run_render,
     "retry": run_retry,
@@ -261,6 +299,7 @@ COMMANDS = {
     "extract-audio": run_extract_audio,
     "separate-vocals": run_separate_vocals,
     "draw-data": run_draw_data,
+    "prepare-data": run_prepare_data,
 }
 
 if __name__ == "__main__":

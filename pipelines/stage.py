@@ -43,14 +43,14 @@ class Stage:
             raise
         except Exception as error:  # whatever one strange row brings, the night goes on; the traceback is in the log
             logger.exception("%s %s: unexpected error", row["id"], self.name)
-            row = fail(row, self.name, *_explain(error))
+            row = fail(row, self.name, *explain(error))
         seconds = time.perf_counter() - started
         outcome = row["error"] if row["status"] == "failed" else "done"
         logger.info("%s %s %.2f s %s", row["id"], self.name, seconds, outcome)
         return {**row, f"{self.name}_s": seconds}
 
 
-def _explain(error: Exception) -> tuple[str, str]:
+def explain(error: Exception) -> tuple[str, str]:
     """(kind, message) of an error that is none of ours."""
     if isinstance(error, OSError) and error.errno in DISK_FAILURES:
         return StorageError.kind, f"a disk failed ({error}). Make room on the scratch disk, and run again."

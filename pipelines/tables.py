@@ -1,8 +1,9 @@
 """What the commands print: the rows of a manifest as checked, what came of a run, and how far an output is."""
 
+import os
 from collections.abc import Collection, Iterable
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.markup import escape
 from rich.table import Table
@@ -10,11 +11,14 @@ from rich.table import Table
 from pipelines import results
 from pipelines.stage import Row
 from pipelines.status import Status
+from stableavatar.units import FPS
 
 if TYPE_CHECKING:  # whoever wants to know a status need not wait for torch to load
     from stableavatar.checkpoints.inspect import FolderReport
 
 MAX_SHOWN = 16  # running rows
+
+Line = dict[str, Any]  # of the report about raw videos
 
 
 def listing(rows: Iterable[Row], done: Collection[str] = ()) -> Table:
@@ -55,6 +59,31 @@ def counts(num_ok: int, num_failed: int, num_done_before: int) -> str:
     """What came of the rows, in one line."""
     before = f", {num_done_before} already done" if num_done_before else ""
     return f"{num_ok + num_failed + num_done_before} rows: {num_ok} ok, {num_failed} failed{before}"
+
+
+def prepared(lines: Iterable[Line]) -> Table:
+    """What came of raw videos: a row for each."""
+    table = Table("video", "size", "made", "kept", "skipped", "seconds of clips", box=None, pad_edge=False)
+    by_video: dict[str, list[Line]] = {}
+    for line in lines:
+        by_video.setdefault(line["video"], []).append(line)
+    for video, own in by_video.items():
+        num_frames = sum(line["num_frames"] for line in own if line["status"] != "skipped")
+        counts = (str(sum(line["status"] == state for line in own)) for state in ("made", "kept", "skipped"))
+        table.add_row(escape(os.path.basename(video)), own[0].get("bucket", ""), *counts, f"{num_frames / FPS:.2f}")
+    for column in table.columns[2:]:
+        column.justify = "right"
+    table.columns[0].overflow = "fold"
+    return table
+
+
+def skips(lines: Iterable[Line]) -> list[str]:
+    """A line for each video, or part of one, that could not be used, with the reason."""
+    found = (line for line in lines if line["status"] == "skipped")
+    return [
+        f"[red]{escape(os.path.basename(line['video']))}[/] {line['error_kind']}: {escape(line['reason'])}"
+        for line in found
+    ]
 
 
 def status(status: Status) -> Table:

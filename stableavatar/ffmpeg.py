@@ -154,3 +154,16 @@ def read(stream: Any) -> Iterator[bytes]:
         process.finish()
     finally:
         process.kill()
+
+
+def read_pictures(stream: Any, *, width: int, height: int) -> Iterator[np.ndarray]:
+    """The frames that an ffmpeg-python graph writes to `pipe:` as rgb24, each uint8 [H, W, 3].
+
+    Raises FfmpegError at the end of them.
+    """
+    num_bytes, waiting = height * width * 3, bytearray()
+    for chunk in read(stream):
+        waiting += chunk
+        while len(waiting) >= num_bytes:
+            yield np.frombuffer(bytes(waiting[:num_bytes]), np.uint8).reshape(height, width, 3)
+            del waiting[:num_bytes]

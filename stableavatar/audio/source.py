@@ -43,6 +43,7 @@ class Source:
     channels: int
     layout: str  # which speakers, in ffmpeg's words
     codec: str
+    zero_s: float  # the medium's time zero, by the file's own clock
     delay: int  # samples from the medium's time zero to the first of this stream
     declared_s: float | None  # end of the stream by the file's own word, where that can be trusted
 
@@ -95,6 +96,7 @@ def _probe(path: str, container: Any, wanted: str) -> Source:
         channels=first.layout.nb_channels,
         layout=_layout(path, first.layout),
         codec=stream.codec_context.name,
+        zero_s=zero_s,
         delay=round((sound_s - zero_s) * first.sample_rate),
         declared_s=_declared_s(path, container, stream, sound_s, zero_s),
     )

@@ -18,7 +18,7 @@ import ffmpeg
 import numpy as np
 
 from stableavatar.errors import BadInput, StorageError
-from stableavatar.ffmpeg import SAFE_INPUT, FfmpegError, local, read
+from stableavatar.ffmpeg import SAFE_INPUT, FfmpegError, local, read_pictures
 from stableavatar.text import one_line
 from stableavatar.units import FPS
 from stableavatar.video.writer import PieceWriter
@@ -142,14 +142,8 @@ def read_frames(film: Film, first: int, stop: int) -> Generator[np.ndarray]:
 def _decoded(film: Film, piece: str) -> Iterator[np.ndarray]:
     picture = ffmpeg.input(local(piece), **_FORMAT).video.filter("scale", **_TO_RGB)
     output = picture.output("pipe:", format="rawvideo", pix_fmt="rgb24", fps_mode="passthrough")
-    shape = (film.height, film.width, 3)
-    num_bytes, waiting = film.height * film.width * 3, bytearray()
     try:
-        for chunk in read(output.global_args("-cpuflags", "0")):
-            waiting += chunk
-            while len(waiting) >= num_bytes:
-                yield np.frombuffer(bytes(waiting[:num_bytes]), np.uint8).reshape(shape)
-                del waiting[:num_bytes]
+        yield from read_pictures(output.global_args("-cpuflags", "0"), width=film.width, height=film.height)
     except FfmpegError as error:
         raise BadInput(f"{film.path} cannot be decoded ({error}). {_REMEDY}") from error
 
