@@ -88,3 +88,16 @@ def test_config_survives_a_round_trip(transformer: StableAvatarTransformer, tmp_
     loaded = StableAvatarTransformer.from_pretrained(tmp_path)
     arguments = dict(**inputs(1), audio_GAE=AUDIO, audio_index=[0])
     torch.testing.assert_close(loaded(**arguments), transformer(**arguments), rtol=0, atol=0)
+
+
+def test_an_unheard_row_is_silence() -> None:
+    network = random_network(lambda: StableAvatarTransformer(**tiny().transformer), 0)
+    generator = torch.Generator().manual_seed(0)
+    latents, text, image, audio = (
+        torch.randn(2, *shape, generator=generator) for shape in ((36, 5, 4, 4), (6, 32), (17, 40), (33, 24))
+    )
+    given = latents, torch.tensor([300.0, 700.0]), text, image
+    left_out = network(*given, audio[:1], [0, None])
+    unheard = network(*given, audio, [0, 1], hearing_G=torch.tensor([1.0, 0.0]))
+    torch.testing.assert_close(unheard, left_out)
+    assert not torch.allclose(unheard[1], network(*given, audio, [0, 1])[1], atol=1e-4)

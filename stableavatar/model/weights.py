@@ -52,13 +52,21 @@ def load_network(component: Component[Network], preset: Preset, device: str, dty
     if isinstance(weights, RandomWeights):
         network = random_network(lambda: component.build(preset), weights.seed)
         return _fill(network, network.state_dict(), device, dtype)
-    network = empty_network(component, preset)
+    path = tensor_path(component, preset)
     if isinstance(weights, Path):
-        path, component = weights, replace(component, rename=dict)
-    else:
-        path = weights.layout.folder / weights.layout.tensors(component.part, weights.transformer)
+        component = replace(component, rename=dict)
+    network = empty_network(component, preset)
     tensors = matched(component, network, open_tensors(path), path)
     return _fill(network, tensors, device, dtype, Pages(path))
+
+
+def tensor_path(component: Component, preset: Preset) -> Path:
+    """The file that holds the weights of one network."""
+    weights = preset.weights_of(component.part)
+    assert not isinstance(weights, RandomWeights)
+    if isinstance(weights, Path):
+        return weights
+    return weights.layout.folder / weights.layout.tensors(component.part, weights.transformer)
 
 
 def random_network(build: Callable[[], Network], seed: int) -> Network:

@@ -4,6 +4,7 @@ Shapes: B batch, C channels, F latent frames, H W latent height and width.
 """
 
 import re
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -68,7 +69,8 @@ class AvatarObjective(Objective):
 
     def layers(self) -> list[nn.Module]:
         """The transformer's layers, and the adapter."""
-        return [*self.network.blocks, self.network.vocal_projector]  # type: ignore[union-attr,misc]
+        transformer: Any = self.network
+        return [*transformer.blocks, transformer.vocal_projector]
 
     def _sigmas(self, num_samples: int, moment: Moment) -> Tensor:
         """This worker's noise levels, of those of all workers."""

@@ -197,13 +197,13 @@ def _check_speed(folder: str) -> None:
     try:
         with av.open(io.BytesIO(_read(path))) as film:
             stream = film.streams.video[0]
-            fps = stream.average_rate or stream.frames / (stream.duration * stream.time_base)
+            fps = float(stream.average_rate or stream.frames / (stream.duration * stream.time_base))  # type: ignore[operator]
     except FileNotFoundError as error:
         raise BadInput(f"{path} is missing; {_PREPARE}.") from error
     except (av.FFmpegError, IndexError, TypeError, ZeroDivisionError) as error:
         raise BadInput(f"{path} is no video: {error}; {_PREPARE}.") from error
     if abs(fps - FPS) > _FPS_TOLERANCE:
-        raise BadInput(f"{path} has {float(fps):.3f} frames per second, not {FPS}; {_PREPARE}.")
+        raise BadInput(f"{path} has {fps:.3f} frames per second, not {FPS}; {_PREPARE}.")
 
 
 def _sound_info(folder: str) -> tuple[int, int, int]:

@@ -20,7 +20,12 @@ def add_lora(network: nn.Module, settings: LoraSettings) -> None:
         for name, layer in network.named_modules()
         if isinstance(layer, nn.Linear) and not any(part in name for part in _VOCAL)
     ]
-    config = LoraConfig(r=settings.rank, lora_alpha=settings.alpha, target_modules=layers, init_lora_weights=True)
+    config = LoraConfig(
+        r=settings.rank,
+        lora_alpha=settings.alpha,  # type: ignore[arg-type]  # any number does
+        target_modules=layers,
+        init_lora_weights=True,
+    )
     inject_adapter_in_model(config, network)
 
 

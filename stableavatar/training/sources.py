@@ -30,6 +30,9 @@ class Encoded:
         return as_sample(self.windows[draw.index])
 
 
+_OF_CLIPS: dict[str, type[Crops] | type[Utterances]] = {"vae": Crops, "audio": Utterances}
+
+
 def random_window(clip: Clip, num_latents: int, seed: int) -> tuple[int, ClipWindow]:
     """A window of a clip that starts anywhere; its first frame, and what is in it."""
     num_frames = frames_of(num_latents)
@@ -47,11 +50,11 @@ def source_of(config: TrainingConfig, clips: Sequence[Clip] = ()) -> Source:
         return Encoded(config.data.encoded)
     if not clips:
         raise BadInput(f"no clip of {', '.join(config.data.clips)} can be trained on")
-    return {"vae": Crops, "audio": Utterances}[config.task](clips, config.options)
+    return _OF_CLIPS[config.task](clips, config.options)
 
 
 def num_frames_needed(config: TrainingConfig) -> int:
     """The shortest clip that a run can use, in frames."""
     if config.task == "avatar":
         return frames_of(config.data.num_latents)
-    return {"vae": Crops, "audio": Utterances}[config.task]((), config.options).num_frames
+    return _OF_CLIPS[config.task]((), config.options).num_frames

@@ -20,7 +20,8 @@ def spread(objective: Objective, sharding: str, device: torch.device) -> nn.Modu
     if sharding == "fsdp":
         for layer in objective.layers():
             fully_shard(layer)
-        return fully_shard(objective)
+        fully_shard(objective)  # in place
+        return objective
     # Frozen tensors need no agreement; the buffers are tables, the same everywhere.
     return DistributedDataParallel(objective, broadcast_buffers=False, device_ids=_ids(device))
 

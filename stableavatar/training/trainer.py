@@ -157,7 +157,7 @@ class Trainer:
     def _whole_tensors(self) -> dict[str, Tensor]:
         """Every tensor of the network, gathered on the first worker: averages where there are some."""
         options = StateDictOptions(full_state_dict=True, cpu_offload=True)
-        tensors = get_model_state_dict(self.objective, options=options)
+        tensors: dict[str, Any] = dict(get_model_state_dict(self.objective, options=options))
         for name, value in self.average.values.items():
             whole = value.full_tensor() if hasattr(value, "full_tensor") else value
             if self.place.rank == 0:
