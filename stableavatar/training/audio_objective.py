@@ -1,6 +1,10 @@
 """A small wav2vec2 from nothing: sound to the class of the mouth's shape (viseme) at each of its tokens, about 50 a
 second. The classifier is left behind; the hidden states are what the adapter hears.
 
+The hidden states are also asked when they are. The adapter cuts them into slices and attends to a slice as to a bag
+of tokens: nothing tells it their order but what they say themselves. A large wav2vec2 knows its place from the edges of
+the window, which its wide positional convolution sees; a small one has to be asked.
+
 Clips need a `truth.json`, as `stableavatar draw-data` writes it. Options of the run: `num_frames` of a window, `noise`
 (share of the samples with noise).
 
@@ -8,6 +12,7 @@ Shapes: B batch, S samples of sound, A audio tokens, E the encoder's width.
 """
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -28,6 +33,8 @@ from stableavatar.units import FPS, SAMPLES_PER_FRAME
 
 DEFAULTS = {"num_frames": 81, "noise": 0.5}
 _TOKENS_PER_S = 50
+_PERIODS = (8, 16, 32, 64, 128, 256)  # tokens, of the sines and cosines that tell the time; 8 are a latent frame
+_TIME_WEIGHT = 2.0  # of that error beside that of the visemes
 _SNR_DB = (5.0, 40.0)  # of the noise, against the speech
 
 
@@ -72,6 +79,7 @@ class AudioObjective(Objective):
     def __init__(self, network: Any, config: TrainingConfig):
         super().__init__(network, config)
         self.classify = nn.Linear(network.config.hidden_size, NUM_VISEMES)
+        self.tell_time = nn.Linear(network.config.hidden_size, 2 * len(_PERIODS))
 
     def forward(self, batch: Sample, moment: Moment) -> dict[str, Tensor]:
         """The loss of a batch of windows."""
@@ -80,4 +88,13 @@ class AudioObjective(Objective):
         scores = self.classify(hidden_BAE)[:, : batch["visemes"].shape[1]].flatten(0, 1)
         visemes = batch["visemes"][:, : hidden_BAE.shape[1]].flatten()
         right = (scores.argmax(dim=1) == visemes).float().mean()
-        return {"loss": F.cross_entropy(scores.float(), visemes), "accuracy": right.detach()}
+        clock_AE = _clock(hidden_BAE.shape[1]).to(hidden_BAE.device)
+        time_error = F.mse_loss(self.tell_time(hidden_BAE).float(), clock_AE.expand(len(hidden_BAE), -1, -1))
+        loss = F.cross_entropy(scores.float(), visemes) + _TIME_WEIGHT * time_error
+        return {"loss": loss, "accuracy": right.detach(), "time_error": time_error.detach()}
+
+
+def _clock(num_tokens: int) -> Tensor:
+    """Sine and cosine of each token's place in the window, [A, 2 * periods]."""
+    angle = 2 * math.pi * torch.arange(num_tokens)[:, None] / torch.tensor(_PERIODS)
+    return torch.cat([angle.sin(), angle.cos()], dim=1)
