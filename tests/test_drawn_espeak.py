@@ -1,4 +1,5 @@
 import itertools
+import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -87,3 +88,9 @@ def test_what_cannot_be_said() -> None:
     with pytest.raises(BadInput, match="says nothing for ''"):
         speak("", VOICE)
     assert speak("Mama", VOICE).duration_s > 0.2  # an error leaves nothing behind
+
+
+def test_without_espeak_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "espeakng_loader", None)
+    with pytest.raises(BadInput, match="pip install espeakng-loader"):
+        speak("Hello.", Voice(language="en"))

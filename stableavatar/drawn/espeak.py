@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from math import gcd
 from typing import Any
 
-import espeakng_loader
 import numpy as np
 from scipy.signal import resample_poly
 
@@ -114,15 +113,25 @@ def _library() -> Iterator[tuple[Any, int]]:
     It is loaded anew each time (8 ms): what it said before would change the samples, and it forgets that in no other
     way.
     """
-    library = ctypes.CDLL(espeakng_loader.get_library_path())
+    library_path, data_path = _paths()
+    library = ctypes.CDLL(library_path)
     try:
-        rate = library.espeak_Initialize(_SYNCHRONOUS, _BUFFER_MS, espeakng_loader.get_data_path().encode(), _OPTIONS)
+        rate = library.espeak_Initialize(_SYNCHRONOUS, _BUFFER_MS, data_path.encode(), _OPTIONS)
         if rate <= 0:
-            raise RuntimeError(f"espeak-ng does not start with the data in {espeakng_loader.get_data_path()}")
+            raise RuntimeError(f"espeak-ng does not start with the data in {data_path}")
         yield library, rate
         library.espeak_Terminate()
     finally:
         ctypes.CDLL(None).dlclose(ctypes.c_void_p(library._handle))
+
+
+def _paths() -> tuple[str, str]:
+    """Where espeak-ng and its data lie. It is under the GPL, so whoever wants it installs it."""
+    try:
+        import espeakng_loader
+    except ImportError as error:
+        raise BadInput("drawn heads speak with espeak-ng, which is not here: pip install espeakng-loader") from error
+    return espeakng_loader.get_library_path(), espeakng_loader.get_data_path()
 
 
 def _choose(library: Any, voice: Voice) -> None:
