@@ -41,7 +41,8 @@ _SNR_DB = (5.0, 40.0)  # of the noise, against the speech
 class Utterances:
     """Windows of clips' sound, and what is said in them."""
 
-    def __init__(self, clips: Sequence[Clip], options: Mapping[str, Any]):
+    def __init__(self, clips: Sequence[Clip], options: Mapping[str, Any], batch_size: int = 1):
+        del batch_size  # windows are all of one length
         self.clips = clips
         given = {**DEFAULTS, **options}
         self.num_frames, self.noise = given["num_frames"], given["noise"]

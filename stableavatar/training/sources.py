@@ -50,7 +50,7 @@ def source_of(config: TrainingConfig, clips: Sequence[Clip] = ()) -> Source:
         return Encoded(config.data.encoded)
     if not clips:
         raise BadInput(f"no clip of {', '.join(config.data.clips)} can be trained on")
-    return _OF_CLIPS[config.task](clips, config.options)
+    return _OF_CLIPS[config.task](clips, config.options, config.batch_size)
 
 
 def num_frames_needed(config: TrainingConfig) -> int:

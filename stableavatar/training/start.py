@@ -45,13 +45,16 @@ def starting_network(config: TrainingConfig, preset: Preset) -> nn.Module:
 def _prepare_vae(vae: nn.Module, seed: int) -> None:
     """New weights of a VAE that is to learn quickly.
 
-    Every convolution keeps the variance of what passes through it (He et al., 2015, without the rectifier), which
-    torch's own start does not; and the latents start with little noise: at a variance of 1 they would drown in it.
+    Every convolution keeps the variance of what passes through it (He et al., 2015, without the rectifier) and begins
+    by looking at the present frame alone: the past is learned, and long videos are no surprise. The latents start with
+    little noise: at a variance of 1 they would drown in it.
     """
     generator = torch.Generator().manual_seed(seed)
     for layer in vae.modules():
         if isinstance(layer, nn.Conv2d | nn.Conv3d):
-            nn.init.kaiming_normal_(layer.weight, nonlinearity="linear", generator=generator)
+            nn.init.zeros_(layer.weight)
+            present = layer.weight if isinstance(layer, nn.Conv2d) else layer.weight[:, :, -1]
+            nn.init.kaiming_normal_(present, nonlinearity="linear", generator=generator)
             nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
     moments: nn.Conv3d = vae.quant_conv  # type: ignore[assignment]
     logvar = slice(moments.out_channels // 2, None)

@@ -1,7 +1,8 @@
-"""A small Wan VAE from nothing: pixels through latents to the same pixels, on crops of short windows.
+"""A small Wan VAE from nothing: pixels through latents to the same pixels, on crops of windows.
 
-Options of the run: `crop` (pixels), `num_frames` (4n + 1), `kl` (weight of the Kullback-Leibler term), `lip` (weight
-of the lips' pixels above that of all others), `edges` (weight of the error of the differences between neighbours).
+Options of the run: `windows` (pairs of frames, 4n + 1 of them, and pixels of a crop's side; each batch is of one of
+them: small and long as well as large and short), `kl` (weight of the Kullback-Leibler term), `lip` (weight of the lips'
+pixels above that of all others), `edges` (weight of the error of the differences between neighbours).
 
 Shapes: B batch, C channels, V video frames, H W height and width in pixels.
 """
@@ -18,18 +19,19 @@ from stableavatar.training.clips import Clip, read_frames, read_masks
 from stableavatar.training.config import TrainingConfig
 from stableavatar.training.encode import Sample, as_video
 from stableavatar.training.objective import Moment, Objective, Source
-from stableavatar.training.order import Draw, generator_of
+from stableavatar.training.order import Draw, generator_of, seed_of
 
-DEFAULTS = {"crop": 48, "num_frames": 9, "kl": 1e-6, "lip": 4.0, "edges": 0.5}
+DEFAULTS: dict[str, Any] = {"windows": [[1, 96], [5, 64], [9, 48], [17, 48]], "kl": 1e-6, "lip": 4.0, "edges": 0.5}
 _NUM_MEASURED = 48  # clips that the latents' mean and deviation are measured on
 
 
 class Crops:
     """Crops of clips at random places and times; every second one around the lips."""
 
-    def __init__(self, clips: Sequence[Clip], options: Mapping[str, Any]):
-        self.clips = clips
-        self.num_frames, self.crop = ({**DEFAULTS, **options}[name] for name in ("num_frames", "crop"))
+    def __init__(self, clips: Sequence[Clip], options: Mapping[str, Any], batch_size: int = 1):
+        self.clips, self.batch_size = clips, batch_size
+        self.windows = {**DEFAULTS, **options}["windows"]
+        self.num_frames = max(num_frames for num_frames, _ in self.windows)  # that a clip must have
 
     def __len__(self) -> int:
         return len(self.clips)
@@ -37,19 +39,18 @@ class Crops:
     def read(self, draw: Draw) -> Sample:
         """`video` [3, V, H, W] in [-1, 1] and `lip` [1, V, H, W] in 0 .. 1."""
         clip, random = self.clips[draw.index], np.random.default_rng(draw.seed)
-        start = int(random.integers(clip.num_frames - self.num_frames + 1))
-        lips = read_masks(clip, "lip_masks", start, self.num_frames)
-        corner = [int(random.integers(size - self.crop + 1)) for size in lips.shape[1:]]
+        num_frames, crop = self.windows[seed_of("window", draw.position // self.batch_size) % len(self.windows)]
+        start = int(random.integers(clip.num_frames - num_frames + 1))
+        lips = read_masks(clip, "lip_masks", start, num_frames)
+        corner = [int(random.integers(size - crop + 1)) for size in lips.shape[1:]]
         places = np.nonzero(lips[0])
         if len(places[0]) and random.random() < 0.5:
-            wanted = (int(place.mean()) - self.crop // 2 for place in places)
-            corner = [
-                int(np.clip(place, 0, size - self.crop)) for place, size in zip(wanted, lips.shape[1:], strict=True)
-            ]
+            wanted = (int(place.mean()) - crop // 2 for place in places)
+            corner = [int(np.clip(place, 0, size - crop)) for place, size in zip(wanted, lips.shape[1:], strict=True)]
         top, left = corner
-        part = np.s_[:, top : top + self.crop, left : left + self.crop]
+        part = np.s_[:, top : top + crop, left : left + crop]
         return {
-            "video": as_video(read_frames(clip, start, self.num_frames)[part])[0],
+            "video": as_video(read_frames(clip, start, num_frames)[part])[0],
             "lip": torch.from_numpy(lips[part].copy())[None].float() / 255,
         }
 
