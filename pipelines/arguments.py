@@ -12,10 +12,11 @@ from manifests.redact import HIDDEN
 from manifests.schema import MANIFEST
 from pipelines import storage
 from pipelines.checkpoint import EVERY_S
-from pipelines.values import absolute_loras, amount, choice, moment, node_file, positive, seconds
+from pipelines.values import absolute_loras, amount, choice, moment, node_file, positive, seconds, size, whole
 from stableavatar.audio.span import Span
 from stableavatar.checkpoints.layout import VARIANTS
 from stableavatar.choices import BACKENDS, CHOICES, MODES
+from stableavatar.drawn.sentences import SPLITS
 from stableavatar.errors import KINDS, BadInput
 from stableavatar.limits import Limits
 from stableavatar.presets import PRESETS, Preset, find_preset
@@ -101,11 +102,30 @@ def parser() -> argparse.ArgumentParser:
     )
     vocals.set_defaults(command="separate-vocals")
 
+    drawn = commands.add_parser(
+        "draw-data", help="a data set of drawn talking heads, of which the truth is known, to try training on"
+    )
+    add_drawn_words(drawn)
+
     status = commands.add_parser("status", help="how far an output is")
     status.add_argument("output", metavar="OUTPUT", help="folder or URI given to render")
     status.add_argument("--json", action="store_true", help="for machines")
     status.set_defaults(command="status")
     return top
+
+
+def add_drawn_words(drawn: argparse.ArgumentParser) -> None:
+    """Which clips are drawn."""
+    drawn.add_argument("output", metavar="OUTPUT", help="folder of the data set; what is there already stays")
+    drawn.add_argument("--clips", type=positive, required=True, metavar="N", help="how many: one for each seed")
+    drawn.add_argument("--seed", type=whole, default=0, metavar="S", help="the first seed (0)")
+    drawn.add_argument(
+        "--split", choices=SPLITS, default=SPLITS[0], help="their sentences and voices have nothing in common"
+    )
+    drawn.add_argument("--size", type=size, default=(96, 96), metavar="WxH", help="pixels (96x96)")
+    drawn.add_argument("--frames", type=positive, default=81, metavar="N", help="of each clip, 25 a second (81)")
+    drawn.add_argument("--workers", type=positive, default=1, metavar="K", help="clips drawn at a time (1)")
+    drawn.set_defaults(command="draw-data")
 
 
 def add_build_words(build: argparse.ArgumentParser) -> None:

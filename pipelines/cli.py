@@ -231,6 +231,24 @@ def run_separate_vocals(args: argparse.Namespace) -> int:
     return ALL_FINE
 
 
+def run_draw_data(args: argparse.Namespace) -> int:
+    """Draw a data set of talking heads; a line for each clip that could not be made."""
+    from pipelines.draw_data import DrawnData, draw_data
+
+    start_logging()
+    data = DrawnData(
+        num_clips=args.clips, first_seed=args.seed, split=args.split, size=args.size, num_frames=args.frames
+    )
+    report = draw_data(args.output, data, args.workers)
+    for failure in report.failures:
+        errors.print(f"[red]{escape(failure)}[/]", soft_wrap=True)
+    console.print(
+        f"{_count(report.num_clips, 'clip')} asked for; all that are there are listed in {report.list_path}",
+        soft_wrap=True, markup=False,
+    )  # fmt: skip
+    return SOME_FAILED if report.failures else ALL_FINE
+
+
 COMMANDS = {
     "render": run_render,
     "retry": run_retry,
@@ -242,6 +260,7 @@ COMMANDS = {
     "convert": run_convert,
     "extract-audio": run_extract_audio,
     "separate-vocals": run_separate_vocals,
+    "draw-data": run_draw_data,
 }
 
 if __name__ == "__main__":

@@ -11,7 +11,8 @@ from PIL import Image, ImageDraw
 
 from stableavatar.drawn.faces import INNER_MOUTH, Colour, Identity, mix
 
-OVERSAMPLING = 4
+OVERSAMPLING = 4  # pixels drawn along each side of one
+LARGE, OVERSAMPLING_LARGE = 256, 2  # pixels a side: from there edges are soft enough with fewer
 MOUTH_Y = 0.185  # where closed lips meet
 MAX_OPENING = 0.172  # 16.5 of 96 pixels
 MIN_HALF_WIDTH, MAX_HALF_WIDTH = 0.072, 0.122  # a rounded mouth and a spread one
@@ -20,7 +21,7 @@ JAW_FALL = 0.028  # of the chin, at full opening
 EYES_Y = -0.075
 _INK: Colour = (44, 34, 34)
 
-_ANGLES = np.linspace(0, 2 * np.pi, 32, endpoint=False)
+_ANGLES = np.linspace(0, 2 * np.pi, 48, endpoint=False)
 _CIRCLE = np.stack([np.cos(_ANGLES), np.sin(_ANGLES)], axis=1)
 _ACROSS = np.sin(np.linspace(-np.pi / 2, np.pi / 2, 21))  # -1 to 1, closer at the corners
 
@@ -76,8 +77,12 @@ def draw(identity: Identity, pose: Pose, size: tuple[int, int]) -> Drawn:
     _draw_eyes(canvas, identity, pose.blink)
     _draw_nose(canvas, identity)
     _draw_mouth(canvas, identity, pose, lips)
-    masks = [_mask(identity, pose, image.size, outline) for outline in (face, lips)]
-    return Drawn(image_HWC=np.asarray(image.reduce(OVERSAMPLING)), face_mask_HW=masks[0], lip_mask_HW=masks[1])
+    masks = [_mask(identity, pose, size, outline) for outline in (face, lips)]
+    return Drawn(image_HWC=np.asarray(image.reduce(_times(size))), face_mask_HW=masks[0], lip_mask_HW=masks[1])
+
+
+def _times(size: tuple[int, int]) -> int:
+    return OVERSAMPLING if min(size) < LARGE else OVERSAMPLING_LARGE
 
 
 def _canvas(image: Image.Image, identity: Identity, pose: Pose) -> _Canvas:
@@ -85,14 +90,14 @@ def _canvas(image: Image.Image, identity: Identity, pose: Pose) -> _Canvas:
     side = min(width, height)
     angle = np.radians(pose.roll_degrees)
     turn = side * identity.scale * np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
-    middle = np.array([width / 2, height / 2]) + side * (np.array(identity.place) + (pose.dx, pose.dy))
-    return _Canvas(pen=ImageDraw.Draw(image), turn=turn, middle=middle)
+    place = np.array(identity.place) + np.array([pose.dx, pose.dy])
+    return _Canvas(pen=ImageDraw.Draw(image), turn=turn, middle=np.array([width / 2, height / 2]) + side * place)
 
 
 def _mask(identity: Identity, pose: Pose, size: tuple[int, int], outline: np.ndarray) -> np.ndarray:
-    mask = Image.new("L", size)
+    mask = Image.new("L", (size[0] * _times(size), size[1] * _times(size)))
     _canvas(mask, identity, pose).fill(outline, 255)
-    return np.asarray(mask.reduce(OVERSAMPLING)) >= 128
+    return np.asarray(mask.reduce(_times(size))) >= 128
 
 
 def _ellipse(x: float, y: float, half_width: float, half_height: float) -> np.ndarray:
@@ -143,7 +148,7 @@ def _draw_mouth(canvas: _Canvas, identity: Identity, pose: Pose, lips: np.ndarra
 def _draw_head(canvas: _Canvas, identity: Identity, face: np.ndarray) -> None:
     shade = mix(identity.skin, _INK, 0.16)
     _draw_hair_behind(canvas, identity)
-    canvas.fill(np.array([[-0.11, 0.2], [0.11, 0.2], [0.13, 0.7], [-0.13, 0.7]]), shade)
+    canvas.fill(np.array([[-0.11, 0.2], [0.11, 0.2], [0.12, 0.43], [0.08, 0.46], [-0.08, 0.46], [-0.12, 0.43]]), shade)
     for side in (-1, 1):
         x = side * identity.face_width
         canvas.fill(_ellipse(x, 0.0, identity.ear * 0.75, identity.ear * 1.25), shade)
@@ -188,6 +193,7 @@ def _draw_hair(canvas: _Canvas, identity: Identity) -> None:
     skull = np.stack([np.cos(angles) * wide, np.sin(angles) * (high + 0.02) - 0.03], axis=1)
     if identity.hair_style == "quiff":
         skull[:, 1] -= 0.09 * np.exp(-(((skull[:, 0] - 0.08) / 0.14) ** 2))
+    skull[:, 1] = np.minimum(skull[:, 1], _hairline(identity, skull[:, 0] / wide))
     line = np.linspace(wide, -wide, 25)
     canvas.fill(np.concatenate([skull, np.stack([line, _hairline(identity, line / wide)], axis=1)]), identity.hair)
 
@@ -231,7 +237,7 @@ def _draw_open_eye(canvas: _Canvas, identity: Identity, x: float, height: float)
     canvas.fill(_ellipse(x, EYES_Y, iris, min(iris, height)), identity.eye)
     canvas.fill(_ellipse(x, EYES_Y, iris * 0.5, min(iris * 0.5, height)), (18, 16, 18))
     lid = _ellipse(x, EYES_Y, wide, height)
-    canvas.line(np.concatenate([lid[16:], lid[:1]]), _INK, 0.012)
+    canvas.line(np.concatenate([lid[24:], lid[:1]]), _INK, 0.012)
 
 
 def _draw_glasses(canvas: _Canvas, identity: Identity) -> None:
@@ -257,14 +263,14 @@ def _draw_nose(canvas: _Canvas, identity: Identity) -> None:
 
 @lru_cache(maxsize=8)
 def _behind(identity: Identity, size: tuple[int, int]) -> Image.Image:
-    """What does not move: the background and the shoulders, larger by OVERSAMPLING."""
-    width, height = (side * OVERSAMPLING for side in size)
+    """What does not move: the background and the shoulders, drawn larger."""
+    width, height = (side * _times(size) for side in size)
     image = _background(identity, width, height)
     side = min(width, height)
-    canvas = _Canvas(pen=ImageDraw.Draw(image), turn=np.eye(2) * side, middle=np.array([width / 2, height / 2]))
+    canvas = _canvas(image, identity, Pose())
     bottom = height / side  # far enough down for a tall picture
-    canvas.fill(_ellipse(0, 0.58, 0.42, 0.16), identity.clothes)
-    canvas.fill(np.array([[-0.42, 0.58], [0.42, 0.58], [0.5, bottom], [-0.5, bottom]]), identity.clothes)
+    canvas.fill(_ellipse(0, 0.56, 0.42, 0.15), identity.clothes)
+    canvas.fill(np.array([[-0.42, 0.56], [0.42, 0.56], [0.5, bottom], [-0.5, bottom]]), identity.clothes)
     _draw_collar(canvas, identity)
     return image
 

@@ -71,7 +71,7 @@ class _Event(ctypes.Structure):
 _Callback = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.POINTER(_Event))
 
 _STOPS = "pbtdkgɡ"
-_SILENT = 0.004  # of full scale
+_SILENT = 0.04  # of the loudest sample: some voices have an echo
 _LONGEST_CLOSURE_S = 0.06
 
 # espeak keeps one voice and one callback for the whole process.
@@ -86,7 +86,7 @@ def speak(text: str, voice: Voice) -> Spoken:
     with _lock, _library() as (library, rate):
         _choose(library, voice)
         samples, events = _synthesise(library, text)
-    if not len(samples) or not events:
+    if not any(name for _, name in events):
         raise BadInput(f"espeak says nothing for {text!r} ({voice.language}). Give it words of that language.")
     bounds = [sample for sample, _ in events] + [len(samples)]
     for number, (_, name) in enumerate(events[1:], start=1):
@@ -103,7 +103,7 @@ def speak(text: str, voice: Voice) -> Spoken:
 def _silence_before(samples: np.ndarray, start: int, end: int, rate: int) -> int:
     """How many samples before `end` are silent: espeak counts a stop's closure to what precedes its burst."""
     start = max(start, end - round(_LONGEST_CLOSURE_S * rate))
-    loud = np.flatnonzero(np.abs(samples[start:end]) > _SILENT * 32768)
+    loud = np.flatnonzero(np.abs(samples[start:end].astype(int)) > _SILENT * np.abs(samples.astype(int)).max())
     return end - start - (int(loud[-1]) + 1 if len(loud) else 0)
 
 
@@ -144,7 +144,7 @@ def _synthesise(library: Any, text: str) -> tuple[np.ndarray, list[tuple[int, st
         number = 0
         while events[number].type != _END_OF_LIST:
             if events[number].type == _PHONEME:
-                phonemes.append((events[number].sample, events[number].id.string.decode(errors="ignore")))
+                phonemes.append((events[number].sample, _name(events[number].id.string)))
             number += 1
         return 0
 
@@ -153,6 +153,12 @@ def _synthesise(library: Any, text: str) -> tuple[np.ndarray, list[tuple[int, st
     data = text.encode() + b"\0"
     library.espeak_Synth(data, len(data), 0, 1, 0, _UTF8, None, None)
     return np.concatenate(pieces) if pieces else np.zeros(0, np.int16), phonemes
+
+
+def _name(string: bytes) -> str:
+    """The IPA name; "" for a pause, also for the one where a foreign word makes espeak change its language: "(en)"."""
+    name = string.decode(errors="ignore")
+    return "" if name.startswith("(") else name
 
 
 def _at_speech_rate(samples: np.ndarray, rate: int) -> np.ndarray:

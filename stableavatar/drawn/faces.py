@@ -14,7 +14,8 @@ Colour = tuple[int, int, int]
 INNER_MOUTH: Colour = (110, 8, 28)
 PALEST_RED = 0.6  # of everything but the inner mouth, which has 0.25
 HAIR_STYLES = ("bald", "cropped", "side parting", "fringe", "curly", "bob", "long", "bun", "quiff")
-_WOMEN, _MEN = ("side parting", "fringe", "curly", "bob", "long", "bun"), HAIR_STYLES[:5] + ("quiff", "long")
+_WOMEN = ("side parting", "fringe", "curly", "bob", "long", "bun")
+_MEN = ("bald", "cropped", "side parting", "fringe", "curly", "quiff", "long")
 BACKGROUNDS = ("plain", "gradient", "stripes", "circles", "window")
 
 _SKINS: tuple[Colour, ...] = (
