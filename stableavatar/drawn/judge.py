@@ -32,7 +32,7 @@ class Judged:
 
     def distances_S(self) -> np.ndarray:
         """Distance to the portrait by second."""
-        return _by_second(np.repeat(self.distances_K, self.distance_every))
+        return _by_second(np.repeat(self.distances_K, self.distance_every)[: len(self.mouth_V)])
 
     def colours_S3(self) -> np.ndarray:
         """Mean colours by second."""

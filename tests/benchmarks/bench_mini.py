@@ -249,8 +249,8 @@ def _head(preset: Preset, args: argparse.Namespace, seconds: float) -> str:
     return (
         f"Model `{args.model}`, weights {weights_hash(preset)[:12]}: {preset.num_steps} steps, text scale "
         f"{preset.text_scale:g}, audio scale {preset.audio_scale:g}. Held-out clips {FIRST_SEED} to "
-        f"{FIRST_SEED + args.clips - 1}, {args.seeds} seeds of the sampler from {preset.seed}; {args.few} clips in each "
-        f"row of the ablations; long video of clip {LONG_SEED}. {seconds:.0f} s."
+        f"{FIRST_SEED + args.clips - 1}, {args.seeds} seeds of the sampler from {preset.seed}; {args.few} clips in "
+        f"each row of the ablations; long video of clip {LONG_SEED}. {seconds:.0f} s."
     )
 
 
