@@ -21,7 +21,7 @@ class Estimate:
         if math.isnan(self.value):
             return "-"
         certain = math.isnan(self.error) or self.error == 0
-        digits = 3 if certain else min(6, max(2, 1 - math.floor(math.log10(self.error))))
+        digits = 3 if certain else min(4, max(2, 1 - math.floor(math.log10(self.error))))
         error = "" if math.isnan(self.error) else f" ± {self.error:.{digits}f}"
         return f"{self.value:.{digits}f}{error}"
 
