@@ -1,0 +1,56 @@
+"""The small model talks: a short form of `tests.benchmarks.bench_mini`."""
+
+import os
+
+import numpy as np
+import pytest
+
+import stableavatar
+from stableavatar.drawn.lips import correlation
+from stableavatar.presets import SavedWeights, mini
+from tests.heldout import FIRST_SEED, Studio, Take, clip_of, true_frames
+
+LEAST_CORRELATION = 0.6  # of what this test makes; the benchmark has the full figures
+MOST_SHUFFLED = 0.45  # two clips are few: chance alone gives 0.2 or so
+MAX_BYTES = 25_000_000
+NUM_STEPS = 6
+TAKES = [Take(seed=FIRST_SEED + number, choices=(("num_steps", NUM_STEPS),)) for number in range(2)]
+
+
+def weight_files() -> list[str]:
+    weights = mini().weights
+    assert isinstance(weights, SavedWeights)
+    return list(weights.files.values())
+
+
+needs_training = pytest.mark.skipif(not weight_files(), reason="mini has random weights: it has not been trained")
+
+
+@pytest.fixture(scope="module")
+def studio(tmp_path_factory: pytest.TempPathFactory) -> Studio:
+    return Studio(model=stableavatar.load("mini", device="cpu"), folder=tmp_path_factory.mktemp("films"))
+
+
+def test_its_weights_are_small() -> None:
+    assert sum(os.path.getsize(path) for path in weight_files()) < MAX_BYTES
+
+
+@needs_training
+@pytest.mark.slow
+def test_its_lips_follow_speech_that_it_has_never_heard(studio: Studio) -> None:
+    mouths = [studio.judged(take).mouth_V for take in TAKES]
+    truths = [clip_of(take.seed).mouth[:, 0] for take in TAKES]
+    own = [correlation(mouth, truth) for mouth, truth in zip(mouths, truths, strict=True)]
+    other = [correlation(mouth, truth) for mouth, truth in zip(mouths, truths[::-1], strict=True)]
+    assert np.mean(own) > LEAST_CORRELATION
+    assert np.mean(other) < MOST_SHUFFLED
+
+
+@needs_training
+@pytest.mark.slow
+def test_it_shows_whom_the_portrait_shows(studio: Studio) -> None:
+    for take, other in zip(TAKES, TAKES[::-1], strict=True):
+        stranger = next(true_frames(clip_of(other.seed), studio.size))
+        assert studio.judged(take).distances_K.max() < 0.5 * studio.likeness(take).distance(stranger)
+        brightness = studio.judged(take).colours_V3[:, 0] - studio.truth(take).colours_V3[:, 0]
+        assert abs(brightness).max() < 15
