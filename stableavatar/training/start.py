@@ -46,8 +46,9 @@ def _prepare_vae(vae: nn.Module, seed: int) -> None:
     """New weights of a VAE that is to learn quickly.
 
     Every convolution keeps the variance of what passes through it (He et al., 2015, without the rectifier) and begins
-    by looking at the present frame alone: the past is learned, and long videos are no surprise. The latents start with
-    little noise: at a variance of 1 they would drown in it.
+    by looking at the present frame alone; where frames are left out or doubled, it is by taking or repeating one. So
+    what is learned from pictures holds for videos, the past is learned, and long videos are no surprise. The latents
+    start with little noise: at a variance of 1 they would drown in it.
     """
     generator = torch.Generator().manual_seed(seed)
     for layer in vae.modules():
@@ -56,6 +57,11 @@ def _prepare_vae(vae: nn.Module, seed: int) -> None:
             present = layer.weight if isinstance(layer, nn.Conv2d) else layer.weight[:, :, -1]
             nn.init.kaiming_normal_(present, nonlinearity="linear", generator=generator)
             nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
+    for name, layer in vae.named_modules():
+        if name.endswith(".time_conv"):
+            same = torch.eye(layer.in_channels)  # type: ignore[arg-type]
+            nn.init.zeros_(layer.weight)  # type: ignore[arg-type]
+            layer.weight[:, :, -1, 0, 0] = same.repeat(layer.out_channels // layer.in_channels, 1)  # type: ignore
     moments: nn.Conv3d = vae.quant_conv  # type: ignore[assignment]
     logvar = slice(moments.out_channels // 2, None)
     moments.weight[logvar] *= _LOGVAR_GAIN

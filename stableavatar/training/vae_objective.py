@@ -1,8 +1,9 @@
 """A small Wan VAE from nothing: pixels through latents to the same pixels, on crops of windows.
 
 Options of the run: `windows` (pairs of frames, 4n + 1 of them, and pixels of a crop's side; each batch is of one of
-them: small and long as well as large and short), `kl` (weight of the Kullback-Leibler term), `lip` (weight of the lips'
-pixels above that of all others), `edges` (weight of the error of the differences between neighbours).
+them: small and long as well as large and short), `first_windows` for the first `num_first` batches (pictures alone
+are learned much sooner), `kl` (weight of the Kullback-Leibler term), `lip` (weight of the lips' pixels above that of
+all others), `squares` (weight of the squared error), `edges` (weight of that of the differences between neighbours).
 
 Shapes: B batch, C channels, V video frames, H W height and width in pixels.
 """
@@ -21,7 +22,15 @@ from stableavatar.training.encode import Sample, as_video
 from stableavatar.training.objective import Moment, Objective, Source
 from stableavatar.training.order import Draw, generator_of, seed_of
 
-DEFAULTS: dict[str, Any] = {"windows": [[1, 96], [5, 64], [9, 48], [17, 48]], "kl": 1e-6, "lip": 4.0, "edges": 0.5}
+DEFAULTS: dict[str, Any] = {
+    "windows": [[1, 96], [5, 64], [9, 48], [17, 48]],
+    "first_windows": [[1, 96]],
+    "num_first": 0,
+    "kl": 1e-6,
+    "lip": 4.0,
+    "squares": 2.0,
+    "edges": 0.5,
+}
 _NUM_MEASURED = 48  # clips that the latents' mean and deviation are measured on
 
 
@@ -30,7 +39,10 @@ class Crops:
 
     def __init__(self, clips: Sequence[Clip], options: Mapping[str, Any], batch_size: int = 1):
         self.clips, self.batch_size = clips, batch_size
-        self.windows = {**DEFAULTS, **options}["windows"]
+        given = {**DEFAULTS, **options}
+        self.windows, self.first_windows, self.num_first = (
+            given[name] for name in ("windows", "first_windows", "num_first")
+        )
         self.num_frames = max(num_frames for num_frames, _ in self.windows)  # that a clip must have
 
     def __len__(self) -> int:
@@ -39,7 +51,7 @@ class Crops:
     def read(self, draw: Draw) -> Sample:
         """`video` [3, V, H, W] in [-1, 1] and `lip` [1, V, H, W] in 0 .. 1."""
         clip, random = self.clips[draw.index], np.random.default_rng(draw.seed)
-        num_frames, crop = self.windows[seed_of("window", draw.position // self.batch_size) % len(self.windows)]
+        num_frames, crop = self._window(draw.position // self.batch_size)
         start = int(random.integers(clip.num_frames - num_frames + 1))
         lips = read_masks(clip, "lip_masks", start, num_frames)
         corner = [int(random.integers(size - crop + 1)) for size in lips.shape[1:]]
@@ -53,6 +65,11 @@ class Crops:
             "video": as_video(read_frames(clip, start, num_frames)[part])[0],
             "lip": torch.from_numpy(lips[part].copy())[None].float() / 255,
         }
+
+    def _window(self, batch: int) -> tuple[int, int]:
+        """Frames and pixels of all samples of a batch."""
+        windows = self.first_windows if batch < self.num_first else self.windows
+        return windows[seed_of("window", batch) % len(windows)]
 
 
 class VaeObjective(Objective):
@@ -76,8 +93,10 @@ class VaeObjective(Objective):
         pixels = (difference.abs() * (1 + self.options["lip"] * batch["lip"])).mean()
         edges = difference.diff(dim=-1).abs().mean() + difference.diff(dim=-2).abs().mean()
         divergence = posterior.kl().mean() / posterior.mean[0].numel()
-        loss = pixels + self.options["edges"] * edges + self.options["kl"] * divergence
-        psnr = 10 * torch.log10(4 / difference.detach().square().mean())
+        squares = difference.square().mean()
+        loss = pixels + self.options["squares"] * squares + self.options["edges"] * edges
+        loss = loss + self.options["kl"] * divergence
+        psnr = 10 * torch.log10(4 / squares.detach())
         return {"loss": loss, "psnr_db": psnr, "kl": divergence.detach()}
 
     @torch.inference_mode()
