@@ -1,6 +1,6 @@
 """What the commands print: the rows of a manifest as checked, what came of a run, and how far an output is."""
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
@@ -12,9 +12,11 @@ from pipelines.stage import Row
 from pipelines.status import Status
 
 if TYPE_CHECKING:  # whoever wants to know a status need not wait for torch to load
+    from pipelines.train_data import Skipped
     from stableavatar.checkpoints.inspect import FolderReport
 
 MAX_SHOWN = 16  # running rows
+MAX_SKIPPED = 20  # clips
 
 
 def listing(rows: Iterable[Row], done: Collection[str] = ()) -> Table:
@@ -42,6 +44,18 @@ def folder(report: "FolderReport") -> Table:
         size = "missing" if file.num_bytes is None else f"{file.num_bytes:,}"
         state = "fine" if file.is_fine else "[red]cannot be used[/]"
         table.add_row(escape(file.path), file.use, size, str(file.num_tensors or ""), file.sha256[:16], state)
+    return table
+
+
+def skipped(clips: "Sequence[Skipped]") -> Table:
+    """Clips that a training leaves out: the first of them, and how many there are."""
+    table = Table("left out", "because", box=None, pad_edge=False)
+    for clip in clips[:MAX_SKIPPED]:
+        table.add_row(escape(clip.folder), escape(clip.reason))
+    if len(clips) > MAX_SKIPPED:
+        table.add_row(f"... {len(clips)} clips in all", "see skipped.jsonl in the output")
+    for column in table.columns:
+        column.overflow = "fold"
     return table
 
 

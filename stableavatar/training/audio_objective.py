@@ -55,7 +55,9 @@ class Utterances:
         num_tokens = len(speech) // 320 - 1  # of wav2vec2's convolutions
         times_s = start / FPS + (np.arange(num_tokens) + 0.6) / _TOKENS_PER_S  # a token hears 25 ms
         with fsspec.open(f"{clip.folder}/truth.json") as file:
-            phonemes = [Phoneme(name=name, start_s=start, end_s=end) for name, start, end in json.load(file)["phonemes"]]
+            phonemes = [
+                Phoneme(name=name, start_s=start, end_s=end) for name, start, end in json.load(file)["phonemes"]
+            ]
         return {
             "speech": torch.from_numpy(speech.astype(np.float32)),
             "visemes": torch.from_numpy(viseme_track(phonemes, times_s)).long(),
@@ -66,6 +68,7 @@ class AudioObjective(Objective):
     """The audio encoder in training, with the classifier that it is left without in the end."""
 
     part = "audio"
+    leaves_out = True  # wav2vec2 drops whole layers
 
     def __init__(self, network: Any, config: TrainingConfig):
         super().__init__(network, config)

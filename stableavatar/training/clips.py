@@ -41,6 +41,7 @@ class Clip:
     height: int
     num_frames: int
     prompt: str
+    missing_masks: str = "skip"  # "ones": a mask that is not there covers everything
 
     @property
     def id(self) -> str:
@@ -116,7 +117,14 @@ def inspect_clip(folder: str, num_frames: int, *, missing_masks: str = "skip") -
         seconds = num_samples / SPEECH_RATE
         raise BadInput(f"{folder}/audio.wav ends after {seconds:.2f} s, its {there} frames after {there / FPS:.2f} s.")
     width, height = _read_image(f"{folder}/images/frame_0.png").size
-    return Clip(folder=folder, width=width, height=height, num_frames=there, prompt=_prompt(files, folder, path))
+    return Clip(
+        folder=folder,
+        width=width,
+        height=height,
+        num_frames=there,
+        prompt=_prompt(files, folder, path),
+        missing_masks=missing_masks,
+    )
 
 
 def read_window(clip: Clip, start: int, num_frames: int) -> ClipWindow:
@@ -127,13 +135,16 @@ def read_window(clip: Clip, start: int, num_frames: int) -> ClipWindow:
     """
     numbers = range(start, start + num_frames)
     masks = {name: _masks(clip, name, numbers) for name in MASKS}
-    return ClipWindow(
-        frames_VHWC=_stack(clip, "images", numbers, "RGB"),
-        reference_HWC=_stack(clip, "images", [0], "RGB")[0],
-        speech=read_sound(clip.folder, start * SAMPLES_PER_FRAME, num_frames * SAMPLES_PER_FRAME),
-        masks_VHW=masks,
-        prompt=clip.prompt,
-    )
+    try:
+        return ClipWindow(
+            frames_VHWC=_stack(clip, "images", numbers, "RGB"),
+            reference_HWC=_stack(clip, "images", [0], "RGB")[0],
+            speech=read_sound(clip.folder, start * SAMPLES_PER_FRAME, num_frames * SAMPLES_PER_FRAME),
+            masks_VHW=masks,
+            prompt=clip.prompt,
+        )
+    except FileNotFoundError as error:
+        raise BadInput(f"{clip.folder}: a file has gone since the clip was looked at: {error}") from error
 
 
 def read_sound(folder: str, first: int, num_samples: int) -> np.ndarray:
@@ -147,7 +158,9 @@ def read_sound(folder: str, first: int, num_samples: int) -> np.ndarray:
 def _masks(clip: Clip, name: str, numbers: Iterable[int]) -> np.ndarray:
     try:
         return _stack(clip, name, numbers, "L")
-    except FileNotFoundError:  # allowed when the clip was inspected
+    except FileNotFoundError as error:
+        if clip.missing_masks != "ones":
+            raise BadInput(f"{clip.folder}/{name}: a mask has gone since the clip was looked at.") from error
         return np.full((len(list(numbers)), clip.height, clip.width), 255, np.uint8)
 
 
