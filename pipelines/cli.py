@@ -207,6 +207,22 @@ def run_train(args: argparse.Namespace) -> int:
     return ALL_FINE
 
 
+def run_encode_data(args: argparse.Namespace) -> int:
+    """Encode the clips of a training once."""
+    from pipelines.encode_data import encode_data
+
+    config = read_training(args.config)
+    start_logging()
+    report = encode_data(config, args.output, per_clip=args.windows_per_clip, num_clips=args.num_clips)
+    print_skipped(report.skipped)
+    console.print(
+        f"{_count(report.num_clips, 'clip')} in {report.output}, {report.num_before} of them from before. "
+        "Give it to a training as data.encoded.",
+        soft_wrap=True, markup=False,
+    )  # fmt: skip
+    return SOME_FAILED if report.skipped else ALL_FINE
+
+
 def read_training(path: str) -> "TrainingConfig":
     """The run that a YAML file describes."""
     from stableavatar.training.config import read_config
@@ -286,6 +302,7 @@ COMMANDS = {
     "inspect": run_inspect,
     "convert": run_convert,
     "train": run_train,
+    "encode-data": run_encode_data,
     "extract-audio": run_extract_audio,
     "separate-vocals": run_separate_vocals,
 }

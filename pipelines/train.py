@@ -18,6 +18,7 @@ from ray.train.torch import TorchConfig, TorchTrainer, get_device
 from manifests.redact import redacted
 from pipelines import scratch, storage, train_checkpoint
 from pipelines.curve import Curve, Silent
+from pipelines.encode_data import Windows, encode_clips
 from pipelines.lease import Lease
 from pipelines.train_checkpoint import publish_folder
 from pipelines.train_data import (
@@ -26,6 +27,7 @@ from pipelines.train_data import (
     batches,
     find_data,
     held_out_source,
+    held_out_uri,
     loads_clips,
     samples_of,
 )
@@ -83,6 +85,9 @@ def train(config: TrainingConfig, *, on_skipped: Callable[[tuple[Skipped, ...]],
         claim(config, samples_of(config, found))
         before = train_checkpoint.newest(config.output)
         step = before.step if before else 0
+        if found.held_out and config.task == "avatar":
+            windows = Windows(num_latents=config.data.num_latents, seed=config.seed)
+            encode_clips(found.held_out, preset, windows, held_out_uri(config, found), capacity)
         if step < config.num_steps or not storage.exists(storage.join(model_uri(config), MODEL_FILE)):
             _fit(config, found)
     return TrainReport(

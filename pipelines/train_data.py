@@ -1,5 +1,6 @@
 """What a training run reads: its clips looked at once, by tasks all over the cluster, and batches for each worker."""
 
+import hashlib
 import json
 import logging
 import posixpath
@@ -11,6 +12,7 @@ import ray
 
 from manifests.redact import redacted
 from pipelines import storage
+from pipelines.train_encode import encoded_batches
 from stableavatar.errors import BadInput
 from stableavatar.presets import Preset
 from stableavatar.training.clips import Clip, find_clips, inspect_clip
@@ -115,12 +117,18 @@ def loads_clips(config: TrainingConfig) -> bool:
     return config.task == "avatar" and not config.data.encoded
 
 
+def held_out_uri(config: TrainingConfig, found: Found) -> str:
+    """Where the clips that are held out lie encoded: elsewhere for other clips."""
+    words = json.dumps([config.data.num_latents, [clip.folder for clip in found.held_out]])
+    return storage.join(config.output, f"{HELD_OUT}/{hashlib.sha256(words.encode()).hexdigest()[:16]}")
+
+
 def held_out_source(config: TrainingConfig, found: Found) -> Source | None:
     """What a run is measured on and never trained on."""
     if config.task != "avatar":
         return source_of(config, found.held_out) if found.held_out else None
     folders = [root for root in config.data.held_out if is_encoded(root)]
-    folders += [storage.join(config.output, HELD_OUT)] if found.held_out else []
+    folders += [held_out_uri(config, found)] if found.held_out else []
     return Encoded(folders, config.data.num_latents) if folders else None
 
 
@@ -129,8 +137,6 @@ def batches(
 ) -> Generator[Sample]:
     """The batches of a worker from the position `start` of the run on, at least `num_batches` of them."""
     if loads_clips(config):
-        from pipelines.train_encode import encoded_batches
-
         yield from encoded_batches(config, clips, start, num_batches, place)
     else:
         source = source_of(config, clips)

@@ -2,9 +2,10 @@
 
 import logging
 from collections import deque
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
+from typing import TypeVar
 
 import torch
 
@@ -15,24 +16,29 @@ from stableavatar.training.order import Draw, Order, Place
 
 MOST_REPLACED = 8  # samples in a row that cannot be read: then it is no accident
 
+T = TypeVar("T")
+
 _log = logging.getLogger(__name__)
 
 
-def read_sample(source: Source, draw: Draw, order: Order) -> Sample:
-    """One sample with its seed. For one that cannot be read the next one stands in, and the log says so.
+def read_or_replace(read: Callable[[Draw], T], draw: Draw, order: Order) -> T:
+    """What a draw asks for. For a sample that cannot be read the next one stands in, and the log says so.
 
     Raises:
         BadInput: those after it cannot be read either.
     """
-    for number in range(MOST_REPLACED):
+    for _ in range(MOST_REPLACED - 1):
         try:
-            return source.read(draw) | {"seed": torch.tensor(draw.seed)}
+            return read(draw)
         except BadInput as error:
-            if number == MOST_REPLACED - 1:
-                raise
             _log.warning("left out: %s", error)
             draw = order.after(draw)
-    raise AssertionError("not reached")
+    return read(draw)
+
+
+def read_sample(source: Source, draw: Draw, order: Order) -> Sample:
+    """One sample with its seed. Raises BadInput."""
+    return read_or_replace(source.read, draw, order) | {"seed": torch.tensor(draw.seed)}
 
 
 def feed(source: Source, order: Order, start: int, place: Place, num_ahead: int = 8) -> Generator[Sample]:

@@ -7,7 +7,6 @@ place, so a run that is resumed goes on as if it had never stopped, on as many w
 import hashlib
 from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from itertools import count
 
 import numpy as np
@@ -56,7 +55,7 @@ class Order:
         self.num_samples, self.seed, self.batch_size = num_samples, seed, batch_size
         self.sizes = sizes if len(set(sizes)) > 1 else ()
         self._groups = self._by_size() if batch_size > 1 else []
-        self._epoch_of = lru_cache(maxsize=4)(self._permutation)
+        self._newest: tuple[int, np.ndarray] | None = None
 
     @property
     def epoch_length(self) -> int:
@@ -67,7 +66,9 @@ class Order:
     def draw(self, position: int) -> Draw:
         """The sample at a position of the run."""
         epoch, place = divmod(position, self.epoch_length)
-        index = int(self._epoch_of(epoch)[place])
+        if self._newest is None or self._newest[0] != epoch:
+            self._newest = epoch, self._permutation(epoch)
+        index = int(self._newest[1][place])
         return Draw(position=position, index=index, seed=seed_of(self.seed, "sample", position))
 
     def position(self, number: int, start: int, place: Place) -> int:
