@@ -1,3 +1,5 @@
+from contextlib import suppress
+
 from pipelines import storage, train_checkpoint
 from stableavatar.training.trainer import Trainer
 from tests.training import small_batch, small_config
@@ -39,8 +41,6 @@ def test_a_checkpoint_whose_files_did_not_arrive_is_none(base: str) -> None:
         raise KeyboardInterrupt
 
     trainer.save = dies  # type: ignore[method-assign]
-    try:
+    with suppress(KeyboardInterrupt):
         train_checkpoint.save(trainer, base, {}, keep=2)
-    except KeyboardInterrupt:
-        pass
     assert train_checkpoint.newest(base) is None

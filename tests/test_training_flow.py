@@ -43,12 +43,16 @@ def test_the_loss_and_its_gradient(axis: int, name: str, normalise: bool) -> Non
     velocity_loss(predicted, target, weights, loss).backward()
     assert predicted.grad is not None
 
+    def mean(values: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+        rows = [value.mean() / (one.mean() if normalise else 1) for value, one in zip(values, weight, strict=True)]
+        return sum(rows, torch.zeros(())) / len(rows)
+
     mine = predicted.detach().clone().requires_grad_()
     full = weights.expand(2, 4, 5, 3, 2)
-    error = (full * (mine - target) ** 2).mean() / (full.mean() if normalise else 1)
+    error = mean(full * (mine - target) ** 2, full)
     last, first = ((slice(None),) * axis + (part,) for part in (slice(1, None), slice(None, -1)))
     moved = ((mine[last] - mine[first]) - (target[last] - target[first])) ** 2
-    motion = (full[last] * moved).mean() / (full[last].mean() if normalise else 1)
+    motion = mean(full[last] * moved, full[last])
     (0.75 * error + 0.25 * motion).backward()
     torch.testing.assert_close(predicted.grad, mine.grad, rtol=1e-5, atol=1e-8)
     assert predicted.grad.abs().max() > 0

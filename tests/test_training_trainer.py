@@ -75,7 +75,8 @@ def test_accumulated_batches_are_one_larger_batch() -> None:
 
 def test_memory_is_saved_without_changing_a_number() -> None:
     frugal = small_config(workers=replace(small_config().workers, gradient_checkpointing=True))
-    assert trained(frugal, 0, 2)[1] == pytest.approx(trained(small_config(), 0, 2)[1])
+    for mine, usual in zip(trained(frugal, 0, 2)[1], trained(small_config(), 0, 2)[1], strict=True):
+        assert mine == pytest.approx(usual)
 
 
 def test_a_loss_that_is_not_finite_changes_nothing() -> None:
@@ -109,7 +110,7 @@ def test_published_choice_of_what_is_trained() -> None:
     frozen = [name for name, one in trainer.objective.named_parameters() if not one.requires_grad]
     assert frozen and all(not name.startswith("network.blocks") for name in frozen)
     before = {name: one.detach().clone() for name, one in trainer.objective.named_parameters()}
-    trained(trainer.config, 0, 1, trainer)
+    trained(trainer.config, 0, 3, trainer)  # one of them may be silent
     changed = {name for name, one in trainer.objective.named_parameters() if not torch.equal(one, before[name])}
     assert changed == wanted_here
 

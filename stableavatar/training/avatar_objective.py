@@ -56,8 +56,9 @@ class AvatarObjective(Objective):
         )
         loss = velocity_loss(predicted, noisy.target_BCFHW, weights, config.loss)
         error = (predicted.detach().float() - noisy.target_BCFHW).square()
-        lip = (error * batch["lip"]).mean() / batch["lip"].mean().clamp(min=1e-3)
-        return {"loss": loss, "error": error.mean(), "lip_error": lip}
+        inside = (1, 2, 3, 4)  # a sample
+        lip_B = (error * batch["lip"]).mean(dim=inside) / batch["lip"].mean(dim=inside).clamp(min=1e-3)
+        return {"loss": loss, "error": error.mean(), "lip_error": lip_B.mean()}
 
     def trained(self) -> list[str]:
         """The published choice, or everything."""

@@ -52,9 +52,11 @@ class Trainer:
         self.config, self.place, self.device = config, place, torch.device(device)
         self.preset: Preset = find_preset(config.model, config.weights)
         network = starting_network(config, self.preset)
-        if config.lora is not None:
-            add_lora(network, config.lora)
-        objective = OBJECTIVES[config.task](network, config)
+        with torch.random.fork_rng(devices=[]):  # new layers are drawn from the seed, on all workers alike
+            torch.manual_seed(seed_of(config.seed, "new layers"))
+            if config.lora is not None:
+                add_lora(network, config.lora)
+            objective = OBJECTIVES[config.task](network, config)
         wanted = set(objective.trained())
         for name, parameter in objective.named_parameters():
             parameter.requires_grad_(name in wanted)
