@@ -31,11 +31,12 @@ from pipelines.train_data import (
     loads_clips,
     samples_of,
 )
+from pipelines.train_run import FILE as NOTED
 from pipelines.train_run import claim
 from pipelines.validate import Validation
 from pipelines.workers import Capacity, ClusterError, cluster
 from stableavatar.errors import BadInput, WeightsError
-from stableavatar.presets import MODEL_FILE, PRESETS, find_preset
+from stableavatar.presets import PRESETS, find_preset
 from stableavatar.training.config import TrainingConfig
 from stableavatar.training.order import Place
 from stableavatar.training.sources import source_of
@@ -43,6 +44,7 @@ from stableavatar.training.spread import agreed, wait_for_all
 from stableavatar.training.trainer import Trainer
 
 FATAL = "fatal.json"  # why trying again cannot help
+TRAINED = "trained.json"  # in the model's folder: how many steps it has seen
 HOPELESS = (BadInput, WeightsError, FloatingPointError)
 PATIENCE_S = 4 * 3600  # that workers wait for each other, as while the first one renders
 
@@ -88,11 +90,17 @@ def train(config: TrainingConfig, *, on_skipped: Callable[[tuple[Skipped, ...]],
         if found.held_out and config.task == "avatar":
             windows = Windows(num_latents=config.data.num_latents, seed=config.seed)
             encode_clips(found.held_out, preset, windows, held_out_uri(config, found), capacity)
-        if step < config.num_steps or not storage.exists(storage.join(model_uri(config), MODEL_FILE)):
+        if not is_finished(config):
             _fit(config, found)
     return TrainReport(
         model=model_uri(config), step=max(step, config.num_steps), first_step=step, skipped=found.skipped
     )
+
+
+def is_finished(config: TrainingConfig) -> bool:
+    """Whether the model is there, after as many steps as the run is to have."""
+    trained = storage.read_if_there(storage.join(model_uri(config), TRAINED))
+    return trained is not None and json.loads(trained)["step"] >= config.num_steps
 
 
 def _fit(config: TrainingConfig, found: Found) -> None:
@@ -121,8 +129,8 @@ def _fit(config: TrainingConfig, found: Found) -> None:
             failure = _last_line(error)
     if (fatal := storage.read_if_there(storage.join(config.output, FATAL))) is not None:
         failure = json.loads(fatal)["error"]
-    if failure:
-        raise TrainingFailed(failure)
+    if failure or not is_finished(config):
+        raise TrainingFailed(failure or "stopped before the last step. The same command goes on from there")
 
 
 def train_on_worker(given: dict[str, Any]) -> None:
@@ -143,6 +151,8 @@ def train_loop(config: TrainingConfig, found: Found) -> None:
     context = ray.train.get_context()
     place = Place(rank=context.get_world_rank(), num_workers=context.get_world_size())
     torch.set_num_threads(config.workers.cpus_per_worker)
+    if not storage.exists(storage.join(config.output, NOTED)):
+        raise BadInput(f"{config.output} is not what the driver sees there: give a disk that all nodes share, or a URI")
     trainer = Trainer(config, place, str(get_device()) if config.workers.use_gpu else "cpu")
     saved = agreed(train_checkpoint.newest(config.output))
     if saved:
@@ -196,7 +206,8 @@ def publish_model(trainer: Trainer, found: Found) -> None:
     with scratch.folder() as folder:
         trainer.export(Path(folder), source)
         if trainer.place.rank == 0:
-            publish_folder(folder, model_uri(config), last=MODEL_FILE)
+            Path(folder, TRAINED).write_text(json.dumps({"step": trainer.step}) + "\n")
+            publish_folder(folder, model_uri(config), last=TRAINED)
     wait_for_all()
 
 
@@ -225,7 +236,7 @@ def worker_resources(config: TrainingConfig) -> dict[str, float]:
     """What Ray sets aside for each worker; what its loaders take is not among it."""
     resources: dict[str, float] = {"CPU": config.workers.cpus_per_worker}
     if config.workers.use_gpu:
-        resources["GPU"] = 1 - (config.data.loader_gpus * config.data.num_loaders if loads_clips(config) else 0)
+        resources["GPU"] = round(1 - config.data.loader_gpus * config.data.num_loaders * loads_clips(config), 4)
     return resources
 
 
@@ -238,6 +249,8 @@ def num_cpus_wanted(config: TrainingConfig) -> int:
 def require_workers(config: TrainingConfig, capacity: Capacity) -> None:
     """Raises ClusterError if the cluster cannot hold all workers: the last would be waited for without end."""
     wanted, num_gpus = num_cpus_wanted(config), config.workers.num_workers * config.workers.use_gpu
+    if worker_resources(config).get("GPU", 1) <= 0:
+        raise BadInput("data.loader_gpus times data.num_loaders leave nothing of a GPU for its worker: lower them")
     if wanted > capacity.num_cpus:
         raise ClusterError(f"the cluster has {capacity.num_cpus} CPUs, and this run needs {wanted}. Add a node.")
     if num_gpus > capacity.num_gpus:

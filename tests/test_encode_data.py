@@ -42,7 +42,7 @@ def test_clips_are_encoded_once_and_bad_ones_are_told(ray_cluster: None, tmp_pat
     source = Encoded([base], 2)
     sample = source.read(Draw(position=0, index=0, seed=0))
     assert sample["mean"].shape == (16, 2, 16, 16) and torch.isfinite(sample["mean"]).all()
-    with pytest.raises(BadInput, match="windows of 2 latent frames, but data.num_latents is 3"):
+    with pytest.raises(BadInput, match=r"windows of 2 latent frames, but data\.num_latents is 3"):
         Encoded([base], 3)
 
 

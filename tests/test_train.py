@@ -135,7 +135,7 @@ def test_a_run_whose_loss_is_not_finite_says_so_soon(ray_cluster: None, tmp_path
         data=Data(encoded=(encoded,), num_latents=3),
         optimiser=Optimiser(lr=1e30, warmup_steps=0),
     )
-    with pytest.raises(TrainingFailed, match="the loss is not finite. Lower optimiser.lr"):
+    with pytest.raises(TrainingFailed, match="the loss is not finite"):
         train(config)
 
 
@@ -155,7 +155,7 @@ def test_bad_clips_are_left_out_and_encoded_ones_give_the_same_curve(ray_cluster
     )
     skipped = train(from_clips).skipped
     assert {clip.folder for clip in skipped} == {folders[2], folders[4]}
-    reasons = {json.loads(line)["clip"]: json.loads(line)["reason"] for line in open(f"{tmp_path}/clips/{SKIPPED}")}
+    reasons = {line["clip"]: line["reason"] for line in read_lines(f"{tmp_path}/clips/{SKIPPED}")}
     assert "lip_masks/ has fewer masks" in reasons[folders[2]]
     assert "96x64 pixels, which is none of 64x64 (data.sizes)" in reasons[folders[4]]
     lines = read_lines(f"{tmp_path}/clips/validation.jsonl")

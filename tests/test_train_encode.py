@@ -74,5 +74,5 @@ def test_an_encoded_window_is_what_the_model_asks_for(clips: list[Clip]) -> None
     assert sample["mean"].shape == sample["logvar"].shape == (16, NUM_LATENTS, height, width)
     assert sample["portrait"].shape == (20, NUM_LATENTS, height, width)
     assert sample["face"].shape == sample["lip"].shape == (1, NUM_LATENTS, height, width)
-    assert 0 <= sample["lip"].min() and 0 < sample["lip"].max() <= 1
+    assert sample["lip"].min() >= 0 and 0 < sample["lip"].max() <= 1
     assert collate([sample, sample])["text"].shape[0] == 2

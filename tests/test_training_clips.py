@@ -1,12 +1,15 @@
 import shutil
+import tarfile
 import wave
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from pipelines import storage
 from stableavatar.drawn.clips import write_data_set
 from stableavatar.errors import BadInput
 from stableavatar.training.clips import find_clips, inspect_clip, read_window
@@ -125,3 +128,29 @@ def test_a_picture_that_goes_or_breaks_later_is_bad_input(clip: Path) -> None:
     (clip / "images/frame_5.png").unlink()
     with pytest.raises(BadInput, match="has gone"):
         read_window(found, 0, 9)
+
+
+@pytest.mark.parametrize("where", ["local", "s3"])
+def test_clips_in_a_tar_are_the_same_clips(
+    drawn: Path, tmp_path: Path, where: str, request: pytest.FixtureRequest
+) -> None:
+    root = str(tmp_path) if where == "local" else request.getfixturevalue("bucket")
+    path = tmp_path / "shard-0.tar"
+    with tarfile.open(path, "w") as tar:
+        tar.add(drawn / "square/speech/train_000000", "speech/train_000000")
+    if where == "s3":
+        storage.publish(str(path), f"{root}/shard-0.tar")
+    folders = find_clips([root])
+    assert folders == find_clips([f"{root}/shard-0.tar"]) and len(folders) == 1
+    found, plain = (inspect_clip(folder, 9) for folder in (folders[0], str(drawn / "square/speech/train_000000")))
+    assert found.id == "train_000000" and found == replace(plain, folder=folders[0])
+    window, expected = read_window(found, 2, 9), read_window(plain, 2, 9)
+    assert np.array_equal(window.frames_VHWC, expected.frames_VHWC)
+    assert np.array_equal(window.speech, expected.speech)
+    assert np.array_equal(window.masks_VHW["lip_masks"], expected.masks_VHW["lip_masks"])
+
+
+def test_a_broken_tar_is_bad_input(tmp_path: Path) -> None:
+    (tmp_path / "shard.tar").write_bytes(b"no tar" * 999)
+    with pytest.raises(BadInput, match="cannot be read as a tar file"):
+        find_clips([str(tmp_path)])
