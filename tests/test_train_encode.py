@@ -13,7 +13,7 @@ from stableavatar.presets import tiny
 from stableavatar.training.clips import Clip, find_clips
 from stableavatar.training.config import Data, TrainingConfig
 from stableavatar.training.encode import Encoder, collate
-from stableavatar.training.feed import feed
+from stableavatar.training.feed import read_sample
 from stableavatar.training.order import Draw, Order, Place
 from stableavatar.training.shards import as_sample
 from tests.training import small_config
@@ -58,9 +58,9 @@ def test_the_batches_are_those_of_a_plain_loop(
     batches = list(encoded_batches(config, clips, start, 5, place))
     source = PlainLoop(clips)
     sizes = [(clip.width, clip.height) for clip in clips]
-    plain = feed(source, Order(len(clips), config.seed, batch_size, sizes), start, place)
-    expected = list(islice(plain, 5))
-    plain.close()
+    order = Order(len(clips), config.seed, batch_size, sizes)
+    plain = [read_sample(source, draw, order) for draw in islice(order.draws(start, place), 5 * batch_size)]
+    expected = [collate(plain[at : at + batch_size]) for at in range(0, len(plain), batch_size)]
     assert len(batches) == 5
     for batch, wanted in zip(batches, expected, strict=True):
         assert batch.keys() == wanted.keys()
