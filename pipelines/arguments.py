@@ -114,6 +114,17 @@ def parser() -> argparse.ArgumentParser:
     prepare = commands.add_parser("prepare-data", help="raw videos to training data: clips, sound, frames and masks")
     add_prepare_words(prepare)
 
+    train = commands.add_parser("train", help="train a model, or go on with it")
+    train.add_argument("config", metavar="CONFIG", help="YAML file of the run")
+    train.set_defaults(command="train")
+
+    encode = commands.add_parser("encode-data", help="encode training clips once, for all runs on them")
+    encode.add_argument("config", metavar="CONFIG", help="YAML file of a run: its clips, model and window")
+    encode.add_argument("--output", required=True, metavar="URI", help="folder or URI for the encoded windows")
+    encode.add_argument("--windows-per-clip", type=positive, default=1, metavar="K", help="each starts elsewhere (1)")
+    encode.add_argument("--num-clips", type=positive, metavar="N", help="only the first N clips")
+    encode.set_defaults(command="encode-data")
+
     status = commands.add_parser("status", help="how far an output is")
     status.add_argument("output", metavar="OUTPUT", help="folder or URI given to render")
     status.add_argument("--json", action="store_true", help="for machines")

@@ -28,10 +28,17 @@ from stableavatar.presets import find_preset
 
 if TYPE_CHECKING:
     from pipelines.render import RunReport
+    from pipelines.train_data import Skipped
+    from stableavatar.training.config import TrainingConfig
 
 ALL_FINE, CANNOT_GO_ON, SOME_FAILED, UNFINISHED = 0, 1, 2, 3
+BAD_CONFIG = 2  # of a training
 
 WIDE = 160  # columns, where nobody's terminal says otherwise
+
+
+class BadConfig(Exception):
+    """The file that describes a training says what no run understands."""
 
 
 class RunError(Exception):
@@ -52,6 +59,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return COMMANDS[args.command](args)
     except (ManifestError, RowError, RunError, WeightsError) as error:
         errors.print(f"[red]Cannot go on:[/] {escape(str(error))}", soft_wrap=True)
+    except BadConfig as error:
+        errors.print(f"[red]Cannot begin:[/] {escape(str(error))}", soft_wrap=True)
+        return BAD_CONFIG
     except KeyboardInterrupt:
         errors.print("Interrupted. What is finished is kept; the same command goes on from there.")
     return CANNOT_GO_ON
@@ -188,6 +198,57 @@ def print_failures(rows: list[Row]) -> int:
     return len(lines)
 
 
+def run_train(args: argparse.Namespace) -> int:
+    """Train until all steps are done."""
+    from pipelines.lease import LeaseError
+    from pipelines.train import TrainingFailed, train
+    from pipelines.workers import ClusterError
+
+    config = read_training(args.config)
+    start_logging()
+    try:
+        report = train(config, on_skipped=print_skipped)
+    except (ClusterError, LeaseError, TrainingFailed) as error:
+        raise RunError(str(error)) from error
+    did = report.step - report.first_step
+    what = f"{did} steps" if did else f"Nothing to do: all {report.step} steps were done before"
+    console.print(f"{what}. The model is in {report.model}", soft_wrap=True, markup=False)
+    return ALL_FINE
+
+
+def run_encode_data(args: argparse.Namespace) -> int:
+    """Encode the clips of a training once."""
+    from pipelines.encode_data import encode_data
+
+    config = read_training(args.config)
+    start_logging()
+    report = encode_data(config, args.output, per_clip=args.windows_per_clip, num_clips=args.num_clips)
+    print_skipped(report.skipped)
+    console.print(
+        f"{_count(report.num_clips, 'clip')} in {report.output}, {report.num_before} of them from before. "
+        "Give it to a training as data.encoded.",
+        soft_wrap=True, markup=False,
+    )  # fmt: skip
+    return SOME_FAILED if report.skipped else ALL_FINE
+
+
+def read_training(path: str) -> "TrainingConfig":
+    """The run that a YAML file describes."""
+    from stableavatar.training.config import read_config
+    from stableavatar.training.presets import TRAINING_PRESETS
+
+    try:
+        return read_config(path, TRAINING_PRESETS)
+    except BadInput as error:
+        raise BadConfig(str(error)) from error
+
+
+def print_skipped(skipped: "Sequence[Skipped]") -> None:
+    """Which clips are left out of a training, and why."""
+    if skipped:
+        console.print(tables.skipped(skipped))
+
+
 def run_download(args: argparse.Namespace) -> int:
     """Fetch a published model; what is there already stays."""
     from stableavatar.checkpoints.download import download
@@ -296,6 +357,8 @@ COMMANDS = {
     "download": run_download,
     "inspect": run_inspect,
     "convert": run_convert,
+    "train": run_train,
+    "encode-data": run_encode_data,
     "extract-audio": run_extract_audio,
     "separate-vocals": run_separate_vocals,
     "draw-data": run_draw_data,

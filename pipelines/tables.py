@@ -1,7 +1,7 @@
 """What the commands print: the rows of a manifest as checked, what came of a run, and how far an output is."""
 
 import os
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -14,9 +14,11 @@ from pipelines.status import Status
 from stableavatar.units import FPS
 
 if TYPE_CHECKING:  # whoever wants to know a status need not wait for torch to load
+    from pipelines.train_data import Skipped
     from stableavatar.checkpoints.inspect import FolderReport
 
 MAX_SHOWN = 16  # running rows
+MAX_SKIPPED = 20  # clips
 
 Line = dict[str, Any]  # of the report about raw videos
 
@@ -46,6 +48,18 @@ def folder(report: "FolderReport") -> Table:
         size = "missing" if file.num_bytes is None else f"{file.num_bytes:,}"
         state = "fine" if file.is_fine else "[red]cannot be used[/]"
         table.add_row(escape(file.path), file.use, size, str(file.num_tensors or ""), file.sha256[:16], state)
+    return table
+
+
+def skipped(clips: "Sequence[Skipped]") -> Table:
+    """Clips that a training leaves out: the first of them, and how many there are."""
+    table = Table("left out", "because", box=None, pad_edge=False)
+    for clip in clips[:MAX_SKIPPED]:
+        table.add_row(escape(clip.folder), escape(clip.reason))
+    if len(clips) > MAX_SKIPPED:
+        table.add_row(f"... {len(clips)} clips in all", "see skipped.jsonl in the output")
+    for column in table.columns:
+        column.overflow = "fold"
     return table
 
 

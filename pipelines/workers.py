@@ -75,11 +75,14 @@ def require_room(pools: list[Pool], capacity: Capacity) -> None:
 
 
 @contextmanager
-def cluster() -> Iterator[Capacity]:
-    """Connect to the cluster of RAY_ADDRESS, or start one on this machine, unless this process is connected already."""
+def cluster(num_cpus: int = 2) -> Iterator[Capacity]:
+    """Connect to the cluster of RAY_ADDRESS, or start one on this machine, unless this process is connected already.
+
+    `num_cpus`: as many logical CPUs at least as a cluster has that is started here; they may share real ones.
+    """
     mine = not ray.is_initialized()
     if mine:
-        _init()
+        _init(num_cpus)
     Stopper.is_asked.clear()
     _set_context(DataContext.get_current())
     try:
@@ -134,10 +137,12 @@ def read_files(uris: list[str], parse: Callable[[bytes, str], list[Row]]) -> lis
     return files.flat_map(lambda file: parse(storage.read(file["item"]), file["item"])).take_all()
 
 
-def _init() -> None:
+def _init(num_cpus: int) -> None:
     address = os.environ.get("RAY_ADDRESS")
     # The stages need parts of two logical CPUs; a machine with one core still has to find room for all of them.
-    local: dict[str, Any] = {} if address else {"num_cpus": max(2, os.cpu_count() or 1), "include_dashboard": False}
+    local: dict[str, Any] = (
+        {} if address else {"num_cpus": max(num_cpus, os.cpu_count() or 1), "include_dashboard": False}
+    )
     ray.init(
         address or "local",
         logging_level=logging.ERROR,

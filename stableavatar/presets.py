@@ -165,18 +165,19 @@ _TRANSFORMERS: dict[str, dict[str, Any]] = {
 }
 
 
-def published(folder: str | Path, transformer: str = "square") -> Preset:
+def published(folder: str | Path, transformer: str = "square", *, base_only: bool = False) -> Preset:
     """The published model in a folder, 1.3B or 14B by what lies there.
 
     Args:
         folder: the folder, or its subfolder `StableAvatar-14B` to choose from a folder of both sizes.
         transformer: "square" or "rec-vec", the videos that the weights were trained on. Both make all three sizes.
+        base_only: StableAvatar's own weights need not be there, as for a training that begins without them.
 
     Raises:
         WeightsError: the folder holds no model, more than one, or not these weights.
     """
     layout = recognise(folder)
-    if transformer not in layout.variants():
+    if not base_only and transformer not in layout.variants():
         raise WeightsError(
             f"{layout.folder / layout.tensors('transformer', transformer)} is missing. Weights that are there: "
             f"{', '.join(layout.variants()) or 'none'}. Choose with --weights, or fetch the file."
@@ -272,8 +273,10 @@ def save_model_file(preset: Preset, folder: Path, files: Mapping[str, str]) -> N
     (folder / MODEL_FILE).write_text(json.dumps(described, indent=1) + "\n")
 
 
-def find_preset(model: str, transformer: str = "square") -> Preset:
-    """The preset of that name, or of the folder of published weights at that path.
+def find_preset(model: str, transformer: str = "square", *, base_only: bool = False) -> Preset:
+    """The preset of that name, or of the folder of published or saved weights at that path.
+
+    `base_only`: see `published`.
 
     Raises:
         WeightsError: there is neither, or the folder cannot be used.
@@ -285,7 +288,7 @@ def find_preset(model: str, transformer: str = "square") -> Preset:
     if is_saved(model):
         return saved(model)
     if os.path.exists(os.path.expanduser(model)) or os.sep in model:
-        return published(model, transformer)
+        return published(model, transformer, base_only=base_only)
     raise WeightsError(
         f"there is no model {model!r}: neither a preset ({', '.join(PRESETS)}) nor a folder of published weights. "
         f"`stableavatar download 1.3b` makes such a folder."

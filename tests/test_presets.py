@@ -74,3 +74,11 @@ def test_what_was_looked_for_is_said(tmp_path: Path) -> None:
     shutil.rmtree(tmp_path / AUDIO)
     with pytest.raises(WeightsError, match=r"wav2vec2-base-960h/config.json is missing"):
         find_preset(str(tmp_path))
+
+
+def test_a_training_from_the_base_model_needs_no_weights_of_its_own(tmp_path: Path) -> None:
+    folder = make(tmp_path, "1.3B", variants=())
+    (folder / "StableAvatar-1.3B").rmdir()
+    assert find_preset(str(folder), base_only=True).name == "stableavatar-1.3b-square"
+    with pytest.raises(WeightsError, match=r"transformer3d-square.pt is missing"):
+        find_preset(str(folder))

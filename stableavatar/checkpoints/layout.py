@@ -134,4 +134,8 @@ def recognise(folder: str | Path) -> Layout:
 def _sizes_in(folder: Path) -> Iterator[str]:
     """Sizes whose own weights are there; without any, sizes whose folders are there."""
     complete = [size for size in SIZES if Layout(folder=folder, size=size).variants()]
-    yield from complete or [size for size in SIZES if (folder / avatar_folder(size)).is_dir()]
+    yield from complete or [size for size in SIZES if any((folder / name).is_dir() for name in _folders_of(size))]
+
+
+def _folders_of(size: str) -> tuple[str, str]:
+    return avatar_folder(size), base_folder(size)

@@ -16,7 +16,6 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import fsspec
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -24,11 +23,12 @@ from torch import Tensor, nn
 
 from stableavatar.drawn.espeak import Phoneme
 from stableavatar.drawn.visemes import NUM_VISEMES, viseme_track
-from stableavatar.training.clips import Clip, read_sound
+from stableavatar.training.clips import Clip, read_file, read_sound
 from stableavatar.training.config import TrainingConfig
 from stableavatar.training.encode import Sample
 from stableavatar.training.objective import Moment, Objective
 from stableavatar.training.order import Draw
+from stableavatar.training.places import join
 from stableavatar.units import FPS, SAMPLES_PER_FRAME
 
 DEFAULTS = {"num_frames": 81, "noise": 0.5}
@@ -62,10 +62,8 @@ class Utterances:
         speech = (speech - speech.mean()) / np.sqrt(speech.var() + 1e-7)
         num_tokens = len(speech) // 320 - 1  # of wav2vec2's convolutions
         times_s = start / FPS + (np.arange(num_tokens) + 0.6) / _TOKENS_PER_S  # a token hears 25 ms
-        with fsspec.open(f"{clip.folder}/truth.json") as file:
-            phonemes = [
-                Phoneme(name=name, start_s=start, end_s=end) for name, start, end in json.load(file)["phonemes"]
-            ]
+        truth = json.loads(read_file(join(clip.folder, "truth.json")))
+        phonemes = [Phoneme(name=name, start_s=start, end_s=end) for name, start, end in truth["phonemes"]]
         return {
             "speech": torch.from_numpy(speech.astype(np.float32)),
             "visemes": torch.from_numpy(viseme_track(phonemes, times_s)).long(),
@@ -76,6 +74,7 @@ class AudioObjective(Objective):
     """The audio encoder in training, with the classifier that it is left without in the end."""
 
     part = "audio"
+    leaves_out = True  # wav2vec2 drops whole layers
 
     def __init__(self, network: Any, config: TrainingConfig):
         super().__init__(network, config)

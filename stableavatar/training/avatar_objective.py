@@ -39,7 +39,7 @@ class AvatarObjective(Objective):
         clean = batch["mean"] + (batch["logvar"] / 2).exp() * eps
         noisy = add_noise(clean, noise, self._sigmas(len(draws), moment).to(device))
         silent = [bool(torch.rand((), generator=draw) < config.augment.silence) for draw in draws]
-        shared = generator_of(config.seed, "step", moment.step, moment.batch)
+        shared = generator_of(config.seed, "step", moment.step)
         weights = choose_weights(batch["face"], batch["lip"], config.loss, shared)
         clip_level = bool(torch.rand((), generator=shared) < config.augment.clip_level)
         hearing = torch.tensor([float(not quiet) for quiet in silent], device=device)
@@ -57,8 +57,9 @@ class AvatarObjective(Objective):
         )
         loss = velocity_loss(predicted, noisy.target_BCFHW, weights, config.loss)
         error = (predicted.detach().float() - noisy.target_BCFHW).square()
-        lip = (error * batch["lip"]).mean() / batch["lip"].mean().clamp(min=1e-3)
-        return {"loss": loss, "error": error.mean(), "lip_error": lip}
+        inside = (1, 2, 3, 4)  # a sample
+        lip_B = (error * batch["lip"]).mean(dim=inside) / batch["lip"].mean(dim=inside).clamp(min=1e-3)
+        return {"loss": loss, "error": error.mean(), "lip_error": lip_B.mean()}
 
     def trained(self) -> list[str]:
         """The published choice, or everything."""
@@ -73,10 +74,11 @@ class AvatarObjective(Objective):
         return [*transformer.blocks, transformer.vocal_projector]
 
     def _sigmas(self, num_samples: int, moment: Moment) -> Tensor:
-        """This worker's noise levels, of those of all workers."""
-        everywhere = generator_of(self.config.seed, "sigmas", moment.step, moment.batch)
-        sigmas = stratified_sigmas(num_samples * moment.place.num_workers, self.config.shift, everywhere)
-        return sigmas[moment.place.rank :: moment.place.num_workers]
+        """The noise levels of this batch, of those of the whole step: in the order in which the run takes samples."""
+        everywhere = generator_of(self.config.seed, "sigmas", moment.step)
+        num_parts = moment.place.num_workers * moment.num_batches
+        sigmas = stratified_sigmas(num_samples * num_parts, self.config.shift, everywhere)
+        return sigmas.view(num_parts, num_samples)[moment.batch * moment.place.num_workers + moment.place.rank]
 
 
 def _normal(like: Tensor, generator: torch.Generator) -> Tensor:

@@ -2,14 +2,16 @@
 
 `<root>/{square,rec,vec}/{speech,singing,dancing}/<id>/` holds `sub_clip.mp4`, `audio.wav`, and `frame_N.png` in
 `images/`, `face_masks/` and `lip_masks/`; `video_square_path.txt`, `video_rec_path.txt` and `video_vec_path.txt` in
-the root list the clips. A `prompt.txt` in a clip takes the place of its category's prompt.
+the root list the clips. Tar files of such clips do as well (see `places`). A `prompt.txt` in a clip takes the place of
+its category's prompt.
 
 Shapes: V video frames, H W height and width in pixels.
 """
 
 import io
 import posixpath
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import av
@@ -19,6 +21,7 @@ import soundfile
 from PIL import Image
 
 from stableavatar.errors import BadInput, StorageError
+from stableavatar.training.places import clips_in_tar, join, name_of, open_store, parent_name, tar_files
 from stableavatar.units import FPS, SAMPLES_PER_FRAME, SPEECH_RATE
 
 LISTS = ("video_square_path.txt", "video_rec_path.txt", "video_vec_path.txt")
@@ -41,11 +44,12 @@ class Clip:
     height: int
     num_frames: int
     prompt: str
+    missing_masks: str = "skip"  # "ones": a mask that is not there covers everything
 
     @property
     def id(self) -> str:
         """Its folder's name."""
-        return posixpath.basename(self.folder.rstrip("/"))
+        return name_of(self.folder)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -60,28 +64,32 @@ class ClipWindow:
 
 
 def find_clips(roots: Sequence[str]) -> list[str]:
-    """The clip folders of roots of the layout, or of text files that list them, in the order of their names.
+    """The clip folders of roots of the layout or of tar files, or of text files that list them; sorted by their names.
 
     Raises:
         BadInput: a root holds no list.
     """
     folders: dict[str, None] = {}
     for root in roots:
+        for tar in tar_files(root):
+            folders |= dict.fromkeys(clips_in_tar(tar))
         for listed in _lists(root):
             base = posixpath.dirname(listed)
-            for line in _read(listed).decode().splitlines():
+            for line in read_file(listed).decode().splitlines():
                 if line.strip():
                     folders[_under(base, line.strip())] = None
     return sorted(folders)
 
 
 def _lists(root: str) -> list[str]:
-    if root.endswith(".txt"):
-        return [root]
+    if root.endswith((".txt", ".tar")):
+        return [root] if root.endswith(".txt") else []
     files, path = fsspec.url_to_fs(root)
     found = [f"{root.rstrip('/')}/{name}" for name in LISTS if files.exists(f"{path.rstrip('/')}/{name}")]
-    if not found:
-        raise BadInput(f"{root} holds none of {', '.join(LISTS)}. Give a root of the training layout; {_PREPARE}.")
+    if not found and not tar_files(root):
+        raise BadInput(
+            f"{root} holds none of {', '.join(LISTS)}, and no tar files. Give a root of the layout; {_PREPARE}."
+        )
     return found
 
 
@@ -101,7 +109,7 @@ def inspect_clip(folder: str, num_frames: int, *, missing_masks: str = "skip") -
         BadInput: it cannot. The message says what is wrong.
         StorageError: its store does not answer.
     """
-    files, path = fsspec.url_to_fs(folder)
+    files, path = open_store(folder)
     there = _count(files, f"{path}/images")
     if there < num_frames:
         raise BadInput(f"{folder}: {there} frames in images/, but a window takes {num_frames}. Leave out short clips.")
@@ -111,12 +119,23 @@ def inspect_clip(folder: str, num_frames: int, *, missing_masks: str = "skip") -
     _check_speed(folder)
     num_samples, rate, channels = _sound_info(folder)
     if (rate, channels) != (SPEECH_RATE, 1):
-        raise BadInput(f"{folder}/audio.wav has {rate} Hz and {channels} channels, not 16000 Hz mono; {_PREPARE}.")
+        raise BadInput(
+            f"{join(folder, 'audio.wav')} has {rate} Hz and {channels} channels, not 16000 Hz mono; {_PREPARE}."
+        )
     if num_samples < (there - 1) * SAMPLES_PER_FRAME:
         seconds = num_samples / SPEECH_RATE
-        raise BadInput(f"{folder}/audio.wav ends after {seconds:.2f} s, its {there} frames after {there / FPS:.2f} s.")
-    width, height = _read_image(f"{folder}/images/frame_0.png").size
-    return Clip(folder=folder, width=width, height=height, num_frames=there, prompt=_prompt(files, folder, path))
+        raise BadInput(
+            f"{join(folder, 'audio.wav')} ends after {seconds:.2f} s, its {there} frames after {there / FPS:.2f} s."
+        )
+    width, height = _read_image(join(folder, "images/frame_0.png")).size
+    return Clip(
+        folder=folder,
+        width=width,
+        height=height,
+        num_frames=there,
+        prompt=_prompt(files, folder, path),
+        missing_masks=missing_masks,
+    )
 
 
 def read_window(clip: Clip, start: int, num_frames: int) -> ClipWindow:
@@ -125,46 +144,58 @@ def read_window(clip: Clip, start: int, num_frames: int) -> ClipWindow:
     Raises:
         BadInput: a file is missing or damaged, or of another size than the first.
     """
-    masks = {name: read_masks(clip, name, start, num_frames) for name in MASKS}
-    return ClipWindow(
-        frames_VHWC=read_frames(clip, start, num_frames),
-        reference_HWC=_stack(clip, "images", [0], "RGB")[0],
-        speech=read_sound(clip.folder, start * SAMPLES_PER_FRAME, num_frames * SAMPLES_PER_FRAME),
-        masks_VHW=masks,
-        prompt=clip.prompt,
-    )
+    with _still_there(clip):
+        return ClipWindow(
+            frames_VHWC=read_frames(clip, start, num_frames),
+            reference_HWC=read_frames(clip, 0, 1)[0],
+            speech=read_sound(clip.folder, start * SAMPLES_PER_FRAME, num_frames * SAMPLES_PER_FRAME),
+            masks_VHW={name: read_masks(clip, name, start, num_frames) for name in MASKS},
+            prompt=clip.prompt,
+        )
 
 
 def read_frames(clip: Clip, start: int, num_frames: int) -> np.ndarray:
     """Frames alone, uint8 RGB [V, H, W, 3]. Raises as `read_window`."""
-    return _stack(clip, "images", range(start, start + num_frames), "RGB")
+    with _still_there(clip):
+        return _stack(clip, "images", range(start, start + num_frames), "RGB")
 
 
 def read_masks(clip: Clip, name: str, start: int, num_frames: int) -> np.ndarray:
     """One of MASKS alone, uint8 [V, H, W]; 255 everywhere if the clip was allowed to have none. Raises as above."""
+    with _still_there(clip):
+        try:
+            return _stack(clip, name, range(start, start + num_frames), "L")
+        except FileNotFoundError:
+            if clip.missing_masks != "ones":
+                raise
+            return np.full((num_frames, clip.height, clip.width), 255, np.uint8)
+
+
+@contextmanager
+def _still_there(clip: Clip) -> Iterator[None]:
     try:
-        return _stack(clip, name, range(start, start + num_frames), "L")
-    except FileNotFoundError:
-        return np.full((num_frames, clip.height, clip.width), 255, np.uint8)
+        yield
+    except FileNotFoundError as error:
+        raise BadInput(f"{clip.folder}: a file has gone since the clip was looked at: {error}") from error
 
 
 def read_sound(folder: str, first: int, num_samples: int) -> np.ndarray:
     """Samples of a clip's sound, float32 [num_samples]; silence where it has ended."""
-    with soundfile.SoundFile(io.BytesIO(_read(f"{folder}/audio.wav"))) as sound:
+    with soundfile.SoundFile(io.BytesIO(read_file(join(folder, "audio.wav")))) as sound:
         sound.seek(min(first, sound.frames))
         samples = sound.read(num_samples, dtype="float32")
     return np.pad(samples, (0, num_samples - len(samples)))
 
 
 def _stack(clip: Clip, name: str, numbers: Iterable[int], mode: str) -> np.ndarray:
-    pictures = [_read_image(f"{clip.folder}/{name}/frame_{number}.png").convert(mode) for number in numbers]
+    pictures = [_read_image(join(clip.folder, f"{name}/frame_{number}.png")).convert(mode) for number in numbers]
     if wrong := next((picture.size for picture in pictures if picture.size != (clip.width, clip.height)), None):
         raise BadInput(f"{clip.folder}/{name}: a picture of {wrong}, others have {(clip.width, clip.height)}.")
     return np.stack([np.asarray(picture) for picture in pictures])
 
 
 def _read_image(path: str) -> Image.Image:
-    data = _read(path)
+    data = read_file(path)
     try:
         picture = Image.open(io.BytesIO(data))
         picture.load()
@@ -173,12 +204,16 @@ def _read_image(path: str) -> Image.Image:
     return picture
 
 
-def _read(path: str) -> bytes:
+def read_file(path: str) -> bytes:
+    """The content of a clip's file. Raises FileNotFoundError, StorageError."""
     try:
-        with fsspec.open(path, "rb") as file:
+        files, inside = open_store(path)
+        with files.open(inside, "rb") as file:
             return file.read()
     except FileNotFoundError:
         raise
+    except KeyError as error:  # a tar that does not hold it
+        raise FileNotFoundError(path) from error
     except OSError as error:
         raise StorageError(f"{path} cannot be read: {error}") from error
 
@@ -193,9 +228,9 @@ def _count(files: fsspec.AbstractFileSystem, path: str) -> int:
 
 
 def _check_speed(folder: str) -> None:
-    path = f"{folder}/sub_clip.mp4"
+    path = join(folder, "sub_clip.mp4")
     try:
-        with av.open(io.BytesIO(_read(path))) as film:
+        with av.open(io.BytesIO(read_file(path))) as film:
             stream = film.streams.video[0]
             fps = float(stream.average_rate or stream.frames / (stream.duration * stream.time_base))  # type: ignore[operator]
     except FileNotFoundError as error:
@@ -207,9 +242,9 @@ def _check_speed(folder: str) -> None:
 
 
 def _sound_info(folder: str) -> tuple[int, int, int]:
-    path = f"{folder}/audio.wav"
+    path = join(folder, "audio.wav")
     try:
-        info = soundfile.info(io.BytesIO(_read(path)))
+        info = soundfile.info(io.BytesIO(read_file(path)))
     except FileNotFoundError as error:
         raise BadInput(f"{path} is missing: a clip without sound teaches nothing; {_PREPARE}.") from error
     except soundfile.SoundFileError as error:
@@ -219,8 +254,8 @@ def _sound_info(folder: str) -> tuple[int, int, int]:
 
 def _prompt(files: fsspec.AbstractFileSystem, folder: str, path: str) -> str:
     if files.exists(f"{path}/prompt.txt"):
-        return _read(f"{folder}/prompt.txt").decode().strip()
-    category = posixpath.basename(posixpath.dirname(path))
+        return read_file(join(folder, "prompt.txt")).decode().strip()
+    category = parent_name(folder)
     if category not in PROMPTS:
         raise BadInput(f"{folder} lies in {category}/, which is none of {', '.join(PROMPTS)}, and has no prompt.txt.")
     return PROMPTS[category]

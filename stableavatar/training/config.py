@@ -29,6 +29,7 @@ class Data:
     num_latents: int = 21  # latent frames of a window; 21 are 81 video frames
     sizes: tuple[tuple[int, int], ...] = ()  # (width, height) of the buckets; none: those of the model
     num_loaders: int = 2  # Ray actors that read and encode clips for each worker
+    loader_gpus: float = 0.1  # part of a GPU that each of them takes where workers use GPUs; the worker takes the rest
     missing_masks: str = "skip"  # a clip without masks is left out; "ones": its masks cover everything
     held_out: tuple[str, ...] = ()  # clips or encoded folders that are never trained on: the loss on them is shown
 

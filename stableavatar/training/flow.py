@@ -65,5 +65,7 @@ def velocity_loss(predicted_BCFHW: Tensor, target_BCFHW: Tensor, weights_BCFHW: 
 
 
 def _mean_error(difference_BCFHW: Tensor, weights_BCFHW: Tensor, loss: Loss) -> Tensor:
-    error = (difference_BCFHW.float().square() * weights_BCFHW).mean()
-    return error / weights_BCFHW.mean().clamp(min=1e-3) if loss.normalise else error
+    error_B = (difference_BCFHW.float().square() * weights_BCFHW).mean(dim=(1, 2, 3, 4))
+    if loss.normalise:
+        error_B = error_B / weights_BCFHW.mean(dim=(1, 2, 3, 4)).clamp(min=1e-3)
+    return error_B.mean()

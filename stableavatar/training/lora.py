@@ -1,6 +1,7 @@
 """LoRA by PEFT: low-rank adapters on every linear layer of the trunk, and their file."""
 
 import json
+import re
 from pathlib import Path
 
 from peft import LoraConfig, inject_adapter_in_model
@@ -20,10 +21,12 @@ def add_lora(network: nn.Module, settings: LoraSettings) -> None:
         for name, layer in network.named_modules()
         if isinstance(layer, nn.Linear) and not any(part in name for part in _VOCAL)
     ]
+    # A pattern fits whole names. PEFT would compare those of a list with the ends of names, and find the adapter's too.
+    exactly = "|".join(map(re.escape, layers))
     config = LoraConfig(
         r=settings.rank,
         lora_alpha=settings.alpha,  # type: ignore[arg-type]  # any number does
-        target_modules=layers,
+        target_modules=exactly,
         init_lora_weights=True,
     )
     inject_adapter_in_model(config, network)

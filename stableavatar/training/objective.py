@@ -20,6 +20,7 @@ class Moment:
 
     step: int
     batch: int = 0  # of the step, where gradients are accumulated
+    num_batches: int = 1  # of a worker in this step
     place: Place = ALONE
 
 
@@ -37,6 +38,7 @@ class Objective(nn.Module):
     """A network in training."""
 
     part: ClassVar[str]  # of the model, as in `Component.part`
+    leaves_out: ClassVar[bool] = False  # whether a pass may leave layers unused, by chance
 
     def __init__(self, network: nn.Module, config: TrainingConfig):
         super().__init__()

@@ -5,9 +5,9 @@ place, so a run that is resumed goes on as if it had never stopped, on as many w
 """
 
 import hashlib
-from collections.abc import Iterator
-from dataclasses import dataclass
-from functools import lru_cache
+from collections.abc import Hashable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import count
 
 import numpy as np
 import torch
@@ -44,24 +44,62 @@ def generator_of(*words: int | str) -> torch.Generator:
     return torch.Generator().manual_seed(seed_of(*words))
 
 
-def draw(position: int, num_samples: int, seed: int) -> Draw:
-    """The sample at a position of the run, of `num_samples` that there are."""
-    epoch, place = divmod(position, num_samples)
-    return Draw(
-        position=position,
-        index=int(_permutation(seed, epoch, num_samples)[place]),
-        seed=seed_of(seed, "sample", position),
-    )
+class Order:
+    """The order of a run's samples."""
 
+    def __init__(self, num_samples: int, seed: int, batch_size: int = 1, sizes: Sequence[Hashable] = ()):
+        """`sizes`: of each sample, where they differ: then every batch holds samples of one size.
 
-def draws(start: int, num_samples: int, seed: int, batch_size: int, place: Place) -> Iterator[Draw]:
-    """The samples of one worker from the position `start` on, without end. Each batch is one after the other."""
-    while True:
-        first = start + place.rank * batch_size
-        yield from (draw(first + place_in, num_samples, seed) for place_in in range(batch_size))
-        start += place.num_workers * batch_size
+        Where a size does not fill its last batch of an epoch, some of its samples come twice in that epoch.
+        """
+        self.num_samples, self.seed, self.batch_size = num_samples, seed, batch_size
+        self.sizes = sizes if len(set(sizes)) > 1 else ()
+        self._groups = self._by_size() if batch_size > 1 else []
+        self._newest: tuple[int, np.ndarray] | None = None
 
+    @property
+    def epoch_length(self) -> int:
+        """Samples that are taken in an epoch."""
+        whole = sum(-(-len(group) // self.batch_size) for group in self._groups) * self.batch_size
+        return whole or self.num_samples
 
-@lru_cache(maxsize=4)
-def _permutation(seed: int, epoch: int, num_samples: int) -> np.ndarray:
-    return np.random.default_rng(seed_of(seed, "epoch", epoch)).permutation(num_samples)
+    def draw(self, position: int) -> Draw:
+        """The sample at a position of the run."""
+        epoch, place = divmod(position, self.epoch_length)
+        if self._newest is None or self._newest[0] != epoch:
+            self._newest = epoch, self._permutation(epoch)
+        index = int(self._newest[1][place])
+        return Draw(position=position, index=index, seed=seed_of(self.seed, "sample", position))
+
+    def position(self, number: int, start: int, place: Place) -> int:
+        """Where in the run the `number`-th sample stands that a worker takes from the position `start` on."""
+        batch, place_in = divmod(number, self.batch_size)
+        return start + (batch * place.num_workers + place.rank) * self.batch_size + place_in
+
+    def draws(self, start: int, place: Place) -> Iterator[Draw]:
+        """The samples of one worker from the position `start` on, without end."""
+        return (self.draw(self.position(number, start, place)) for number in count())
+
+    def after(self, drawn: Draw) -> Draw:
+        """What stands in for a sample that cannot be read: the next one of its size."""
+        for step in range(1, self.num_samples + 1):
+            index = (drawn.index + step) % self.num_samples
+            if not self.sizes or self.sizes[index] == self.sizes[drawn.index]:
+                break
+        return replace(drawn, index=index)
+
+    def _by_size(self) -> list[np.ndarray]:
+        groups: dict[Hashable, list[int]] = {}
+        for index, size in enumerate(self.sizes):
+            groups.setdefault(size, []).append(index)
+        return [np.array(groups[size]) for size in sorted(groups, key=str)]
+
+    def _permutation(self, epoch: int) -> np.ndarray:
+        random = np.random.default_rng(seed_of(self.seed, "epoch", epoch))
+        if not self._groups:
+            return random.permutation(self.num_samples)
+        batches = [self._batches(random.permutation(group)) for group in self._groups]
+        return random.permutation(np.concatenate(batches)).ravel()
+
+    def _batches(self, indices: np.ndarray) -> np.ndarray:
+        return np.resize(indices, (-(-len(indices) // self.batch_size), self.batch_size))

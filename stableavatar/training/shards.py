@@ -62,18 +62,25 @@ def write_shard(folder: str, rows: Sequence[dict], name: str = "") -> str:
 
 
 class EncodedWindows:
-    """The encoded windows of folders of shards, by number. The order is that of the files' names."""
+    """The encoded windows of folders of shards, by number. The order is that of the files' names.
+
+    `sizes`: width, height and latent frames of each.
+    """
 
     def __init__(self, folders: Sequence[str]):
         """Read the tables of contents. Raises BadInput: a folder holds none, or something else."""
         self.shards = [shard for folder in folders for shard in _shards(folder)]
+        self.sizes: list[tuple[int, int, int]] = []
         counts = []
         for files, path in self.shards:
             with files.open(path) as file:
-                metadata = pq.ParquetFile(file).metadata
-            if "mean" not in metadata.schema.names or metadata.num_row_groups != metadata.num_rows:
-                raise BadInput(f"{path} holds no encoded windows. `stableavatar encode-data` writes them.")
-            counts.append(metadata.num_rows)
+                shard = pq.ParquetFile(file)
+                metadata = shard.metadata
+                if "mean" not in shard.schema_arrow.names or metadata.num_row_groups != metadata.num_rows:
+                    raise BadInput(f"{path} holds no encoded windows. `stableavatar encode-data` writes them.")
+                rows = shard.read(columns=["width", "height", "mean_shape"]).to_pylist()
+            counts.append(len(rows))
+            self.sizes += [(row["width"], row["height"], row["mean_shape"][1]) for row in rows]
         self._ends = list(accumulate(counts))
 
     def __len__(self) -> int:
@@ -86,6 +93,12 @@ class EncodedWindows:
         first = self._ends[number - 1] if number else 0
         with files.open(path) as file:
             return pq.ParquetFile(file).read_row_group(index - first).to_pylist()[0]
+
+
+def is_encoded(folder: str) -> bool:
+    """Whether a folder holds encoded windows."""
+    files, path = fsspec.url_to_fs(folder)
+    return bool(files.glob(f"{path}/*.parquet"))
 
 
 def _shards(folder: str) -> list[tuple[fsspec.AbstractFileSystem, str]]:

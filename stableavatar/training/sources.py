@@ -1,6 +1,6 @@
 """The samples of each kind of run."""
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 
 import numpy as np
 
@@ -19,8 +19,13 @@ from stableavatar.units import frames_of
 class Encoded:
     """Windows that were encoded before."""
 
-    def __init__(self, folders: Sequence[str]):
+    def __init__(self, folders: Sequence[str], num_latents: int):
+        """Raises BadInput: there is none, or not all have `num_latents` latent frames."""
         self.windows = EncodedWindows(folders)
+        if wrong := {size[2] for size in self.windows.sizes} - {num_latents}:
+            raise BadInput(
+                f"{', '.join(folders)}: windows of {wrong.pop()} latent frames, but data.num_latents is {num_latents}"
+            )
 
     def __len__(self) -> int:
         return len(self.windows)
@@ -47,10 +52,15 @@ def source_of(config: TrainingConfig, clips: Sequence[Clip] = ()) -> Source:
         BadInput: there is nothing to read.
     """
     if config.task == "avatar":
-        return Encoded(config.data.encoded)
+        return Encoded(config.data.encoded, config.data.num_latents)
     if not clips:
         raise BadInput(f"no clip of {', '.join(config.data.clips)} can be trained on")
     return _OF_CLIPS[config.task](clips, config.options, config.batch_size)
+
+
+def sizes_of(source: Source) -> Sequence[Hashable]:
+    """The size of each sample, where they differ."""
+    return source.windows.sizes if isinstance(source, Encoded) else ()
 
 
 def num_frames_needed(config: TrainingConfig) -> int:

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import nn
+from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.nn.parallel import DistributedDataParallel
 
@@ -14,16 +15,22 @@ from stableavatar.training.objective import Objective
 
 def spread(objective: Objective, sharding: str, device: torch.device) -> nn.Module:
     """The objective on this worker's device, tied to its copies or parts on the others where there are any."""
-    objective.to(device)
     if not dist.is_initialized() or dist.get_world_size() == 1:
-        return objective
+        return objective.to(device)
     if sharding == "fsdp":
+        # Layer by layer: the device never holds more than one of them whole.
+        mesh = init_device_mesh(device.type, (dist.get_world_size(),))
         for layer in objective.layers():
-            fully_shard(layer)
-        fully_shard(objective)  # in place
-        return objective
+            fully_shard(layer, mesh=mesh)
+        fully_shard(objective, mesh=mesh)  # in place
+        return objective.to(device)
     # Frozen tensors need no agreement; the buffers are tables, the same everywhere.
-    return DistributedDataParallel(objective, broadcast_buffers=False, device_ids=_ids(device))
+    return DistributedDataParallel(
+        objective.to(device),
+        broadcast_buffers=False,
+        device_ids=_ids(device),
+        find_unused_parameters=objective.leaves_out,
+    )
 
 
 def unspread(module: nn.Module) -> Objective:
@@ -47,6 +54,27 @@ def mean_over_workers(values: torch.Tensor) -> torch.Tensor:
         dist.all_reduce(values)
         values /= dist.get_world_size()
     return values
+
+
+def sum_over_workers(values: torch.Tensor) -> torch.Tensor:
+    """The sum of each number over all workers."""
+    if dist.is_initialized() and dist.get_world_size() > 1:
+        dist.all_reduce(values)
+    return values
+
+
+def agreed(value: Any) -> Any:
+    """What the first worker says; all workers call it."""
+    said = [value]
+    if dist.is_initialized() and dist.get_world_size() > 1:
+        dist.broadcast_object_list(said, src=0)
+    return said[0]
+
+
+def wait_for_all() -> None:
+    """Return when all workers have come here."""
+    if dist.is_initialized() and dist.get_world_size() > 1:
+        dist.barrier()
 
 
 def _ids(device: torch.device) -> list[torch.device] | None:

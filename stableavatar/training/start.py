@@ -10,13 +10,22 @@ from stableavatar.checkpoints.tensorfile import open_tensors
 from stableavatar.errors import WeightsError
 from stableavatar.model.networks import AUDIO, TRANSFORMER, VAE
 from stableavatar.model.weights import Component, load_network, matched, random_network
-from stableavatar.presets import Preset, PublishedWeights
+from stableavatar.presets import Preset, PublishedWeights, find_preset
 from stableavatar.training.config import TrainingConfig
 
 _COMPONENTS: dict[str, Component] = {"avatar": TRANSFORMER, "vae": VAE, "audio": AUDIO}
 _BASE = "diffusion_pytorch_model.safetensors"
 _FIRST_LOGVAR, _LOGVAR_GAIN = -6.0, 0.01
 _VOCAL = ("vocal_projector.", ".k_vocal.", ".v_vocal.")
+
+
+def preset_of(config: TrainingConfig) -> Preset:
+    """The model of a run: its sizes, its frozen networks, and the weights that it may start from.
+
+    Raises:
+        WeightsError: it is not there, or cannot be used.
+    """
+    return find_preset(config.model, config.weights, base_only=config.start == "base")
 
 
 def starting_network(config: TrainingConfig, preset: Preset) -> nn.Module:
@@ -59,9 +68,9 @@ def _prepare_vae(vae: nn.Module, seed: int) -> None:
             nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
     for name, layer in vae.named_modules():
         if name.endswith(".time_conv"):
-            same = torch.eye(layer.in_channels)  # type: ignore[arg-type]
-            nn.init.zeros_(layer.weight)  # type: ignore[arg-type]
-            layer.weight[:, :, -1, 0, 0] = same.repeat(layer.out_channels // layer.in_channels, 1)  # type: ignore
+            same = torch.eye(layer.in_channels)
+            nn.init.zeros_(layer.weight)
+            layer.weight[:, :, -1, 0, 0] = same.repeat(layer.out_channels // layer.in_channels, 1)
     moments: nn.Conv3d = vae.quant_conv  # type: ignore[assignment]
     logvar = slice(moments.out_channels // 2, None)
     moments.weight[logvar] *= _LOGVAR_GAIN

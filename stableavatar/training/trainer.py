@@ -2,11 +2,13 @@
 
 import json
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import fsspec
+import numpy as np
 import torch
 import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
@@ -20,7 +22,7 @@ from torch.distributed.checkpoint.state_dict import (
     set_optimizer_state_dict,
 )
 
-from stableavatar.presets import Preset, SavedWeights, find_preset, save_model_file
+from stableavatar.presets import Preset, SavedWeights, save_model_file
 from stableavatar.training.audio_objective import AudioObjective
 from stableavatar.training.avatar_objective import AvatarObjective
 from stableavatar.training.config import TrainingConfig
@@ -28,9 +30,9 @@ from stableavatar.training.encode import Sample
 from stableavatar.training.lora import add_lora, save_lora, split_lora
 from stableavatar.training.objective import Moment, Objective, Source
 from stableavatar.training.optimise import Average, clip_gradients, learning_rate, make_optimiser
-from stableavatar.training.order import ALONE, Place
-from stableavatar.training.spread import mean_over_workers, spread, unspread, without_sync
-from stableavatar.training.start import starting_network
+from stableavatar.training.order import ALONE, Place, seed_of
+from stableavatar.training.spread import mean_over_workers, spread, sum_over_workers, unspread, without_sync
+from stableavatar.training.start import preset_of, starting_network
 from stableavatar.training.vae_objective import VaeObjective
 
 OBJECTIVES: dict[str, type[Objective]] = {"avatar": AvatarObjective, "vae": VaeObjective, "audio": AudioObjective}
@@ -48,11 +50,13 @@ class Trainer:
             WeightsError: the weights to start from are missing or damaged.
         """
         self.config, self.place, self.device = config, place, torch.device(device)
-        self.preset: Preset = find_preset(config.model, config.weights)
+        self.preset: Preset = preset_of(config)
         network = starting_network(config, self.preset)
-        if config.lora is not None:
-            add_lora(network, config.lora)
-        objective = OBJECTIVES[config.task](network, config)
+        with torch.random.fork_rng(devices=[]):  # new layers are drawn from the seed, on all workers alike
+            torch.manual_seed(seed_of(config.seed, "new layers"))
+            if config.lora is not None:
+                add_lora(network, config.lora)
+            objective = OBJECTIVES[config.task](network, config)
         wanted = set(objective.trained())
         for name, parameter in objective.named_parameters():
             parameter.requires_grad_(name in wanted)
@@ -62,11 +66,7 @@ class Trainer:
         self.optimiser = make_optimiser(self.parameters.values(), config.optimiser)
         self.average = Average(self.parameters, config.optimiser.ema_decay)
         self.step = 0  # of the optimizer, that are done
-
-    @property
-    def position(self) -> int:
-        """How many samples all workers together have taken."""
-        return self.step * self.config.accumulate * self.config.batch_size * self.place.num_workers
+        self.position = 0  # samples that all workers together have taken
 
     def train_step(self, batches: Sequence[Sample]) -> dict[str, float]:
         """One step of the optimizer on `accumulate` batches; returns the mean losses over all workers.
@@ -78,7 +78,8 @@ class Trainer:
         sums: dict[str, Tensor] = {}
         self.module.train()
         for number, batch in enumerate(batches):
-            moment = Moment(step=self.step, batch=number, place=self.place)
+            moment = Moment(step=self.step, batch=number, num_batches=len(batches), place=self.place)
+            self._seed(moment)
             with without_sync(self.module, last=number == len(batches) - 1), self._arithmetic():
                 losses = self.module(self._placed(batch), moment)
                 (losses["loss"] / len(batches)).backward()
@@ -98,20 +99,29 @@ class Trainer:
         self.optimiser.zero_grad()
         self.average.update(self.parameters, self.step)
         self.step += 1
+        self.position += len(batches) * self.config.batch_size * self.place.num_workers
         return dict(zip(sums, values.tolist(), strict=True)) | {"gradient_norm": norm, "learning_rate": rate}
 
     @torch.no_grad()
-    def evaluate(self, batches: Iterable[Sample]) -> dict[str, float]:
-        """Mean losses on samples that are not trained on. Their random draws are the same every time."""
+    def evaluate(self, batches: Sequence[Sample]) -> dict[str, float]:
+        """Mean losses on samples that are not trained on, at the same noise every time.
+
+        All workers call it with the same batches; each works on its share.
+        """
         self.module.eval()
-        sums: dict[str, float] = {}
-        count = 0
-        for number, batch in enumerate(batches):
+        place = self.place
+        num_rounds = -(-len(batches) // place.num_workers)  # the same for all: they work hand in hand
+        sums: dict[str, Tensor] = {}
+        for number in range(place.rank, num_rounds * place.num_workers, place.num_workers):
             with self._arithmetic():
-                losses = self.module(self._placed(batch), Moment(step=-1, batch=number, place=self.place))
-            sums = {name: sums.get(name, 0.0) + float(value) for name, value in losses.items()}
-            count += 1
-        return {name: value / max(1, count) for name, value in sums.items()}
+                losses = self.module(self._placed(batches[number % len(batches)]), Moment(step=-1 - number))
+            counts = float(number < len(batches))
+            for name, value in losses.items():
+                sums[name] = sums.get(name, 0) + value.float() * counts
+        if not batches:
+            return {}
+        means = sum_over_workers(torch.stack(list(sums.values()))) / len(batches)
+        return dict(zip(sums, means.tolist(), strict=True))
 
     def save(self, folder: Path) -> None:
         """Write everything that a later `load` needs to go on. All workers call it, with folders of one content."""
@@ -119,14 +129,19 @@ class Trainer:
         if self.place.rank == 0:
             (folder / "progress.json").write_text(json.dumps({"step": self.step, "position": self.position}) + "\n")
 
-    def load(self, folder: Path) -> None:
-        """Go on where `save` has left the run. All workers call it; there may be more or fewer than then."""
+    def load(self, folder: str | Path) -> None:
+        """Go on where `save` has left the run. All workers call it; there may be more or fewer than then.
+
+        `folder`: path or URI of a folder with what all of them have saved.
+        """
         state = self._state()
-        dcp.load(state, checkpoint_id=folder, no_dist=not dist.is_initialized())
+        dcp.load(state, checkpoint_id=str(folder), no_dist=not dist.is_initialized())
         set_model_state_dict(self.objective, state["model"], options=_TRAINED)
         set_optimizer_state_dict(self.objective, self.optimiser, state["optimiser"], options=_TRAINED)
         self.average.values = state["average"]
-        self.step = json.loads((folder / "progress.json").read_text())["step"]
+        with fsspec.open(f"{folder}/progress.json") as file:
+            progress = json.load(file)
+        self.step, self.position = progress["step"], progress["position"]
 
     def _state(self) -> dict[str, Any]:
         return {
@@ -135,8 +150,11 @@ class Trainer:
             "average": self.average.values,
         }
 
-    def export(self, folder: Path, source: Source) -> None:
-        """Write the trained model so that `--model folder` finds it. All workers call it; the first one writes."""
+    def export(self, folder: Path, source: Source | None) -> None:
+        """Write the trained model so that `--model folder` finds it. All workers call it; the first one writes.
+
+        `source`: what it was trained on; None where nothing is to be measured on it, as before the end.
+        """
         tensors = self._whole_tensors()
         if self.place.rank != 0:
             return
@@ -151,7 +169,7 @@ class Trainer:
             (folder / names[part]).write_bytes(Path(path).read_bytes())
         as_saved = {name: _saved(tensor, config.save_as) for name, tensor in tensors.items()}
         save_file(as_saved, folder / names[self.objective.part])
-        changed = self.objective.finish(source, preset)
+        changed = self.objective.finish(source, preset) if source else {}
         save_model_file(replace(preset, name=config.name, **changed), folder, names)
 
     def _whole_tensors(self) -> dict[str, Tensor]:
@@ -167,6 +185,12 @@ class Trainer:
 
     def _placed(self, batch: Sample) -> Sample:
         return {name: tensor.to(self.device) for name, tensor in batch.items()}
+
+    def _seed(self, moment: Moment) -> None:
+        """What libraries draw by themselves depends on the place in the run too: there is no state to be saved."""
+        seed = seed_of(self.config.seed, "libraries", moment.step, moment.batch, moment.place.rank)
+        torch.manual_seed(seed)
+        np.random.seed(seed % 2**32)
 
     def _arithmetic(self) -> Any:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.workers.precision == "bf16")

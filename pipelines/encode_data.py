@@ -1,0 +1,133 @@
+"""Training clips encoded once, for every run that trains on them: a Parquet file for each clip, whole or not at all."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from manifests.redact import redacted
+from pipelines import storage
+from pipelines.stage import Row
+from pipelines.train_data import Skipped, inspect_clips
+from pipelines.train_encode import CPU_THREADS, encode_window
+from pipelines.workers import Capacity, Pool, cluster, flow
+from stableavatar.errors import BadInput
+from stableavatar.model.weights import weights_hash
+from stableavatar.presets import Preset
+from stableavatar.training.clips import Clip, find_clips
+from stableavatar.training.config import TrainingConfig
+from stableavatar.training.encode import Encoder
+from stableavatar.training.order import seed_of
+from stableavatar.training.shards import write_shard
+from stableavatar.training.start import preset_of
+from stableavatar.units import frames_of
+
+
+@dataclass(frozen=True, kw_only=True)
+class Windows:
+    """Which windows of each clip are encoded."""
+
+    num_latents: int
+    seed: int
+    per_clip: int = 1  # each starts elsewhere; fewer where a clip has no more
+
+    def seeds(self, clip: Clip) -> list[int]:
+        """The seeds of a clip's windows, each of which begins at another frame."""
+        seeds = [seed_of(self.seed, "window", clip.id, number) for number in range(self.per_clip)]
+        last = clip.num_frames - frames_of(self.num_latents)
+        starts = {int(np.random.default_rng(seed).integers(last + 1)): seed for seed in reversed(seeds)}
+        return [seed for seed in seeds if seed in starts.values()]
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncodeReport:
+    """What came of encoding."""
+
+    output: str
+    num_clips: int  # encoded, of which
+    num_before: int  # were there before
+    skipped: tuple[Skipped, ...]
+
+
+class EncodeClip:
+    """In: `clip`, the number of one, and `name`, that of its file. Out: the same and `error`, empty if all is well."""
+
+    def __init__(self, preset: Preset, clips: Sequence[Clip], windows: Windows, output: str):
+        self.encoder = Encoder.load(preset, "cuda" if torch.cuda.is_available() else "cpu")
+        self.clips, self.windows, self.output = clips, windows, output
+
+    def __call__(self, row: Row) -> Row:
+        """Encode the windows of a clip and write its file."""
+        clip = self.clips[row["clip"]]
+        try:
+            encoded = [
+                encode_window(self.encoder, clip, self.windows.num_latents, seed) for seed in self.windows.seeds(clip)
+            ]
+        except BadInput as error:
+            return {**row, "error": redacted(str(error))}
+        write_shard(self.output, encoded, row["name"])
+        return {**row, "error": ""}
+
+
+def encode_data(
+    config: TrainingConfig, output: str, *, per_clip: int = 1, num_clips: int | None = None
+) -> EncodeReport:
+    """Encode the clips of a run; those that are encoded already stay.
+
+    Args:
+        config: the run: its clips, model, window and seed.
+        output: folder or URI of the Parquet files, to be given to runs as `data.encoded`.
+        per_clip: windows of each clip.
+        num_clips: only the first ones.
+
+    Raises:
+        BadInput: no clip can be used.
+        WeightsError, StorageError, ClusterError: it cannot begin.
+    """
+    output, preset = storage.absolute(output), preset_of(config)
+    storage.check_writable(output)
+    windows = Windows(num_latents=config.data.num_latents, seed=config.seed, per_clip=per_clip)
+    with cluster() as capacity:
+        folders = find_clips([storage.absolute(root) for root in config.data.clips])
+        clips, skipped = inspect_clips(folders[:num_clips], config, preset)
+        num_before, failed = encode_clips(clips, preset, windows, output, capacity)
+    skipped += failed
+    if not storage.names_in(output):
+        raise BadInput(f"no clip can be encoded: {'; '.join(clip.reason for clip in skipped[:3]) or 'there is none'}")
+    return EncodeReport(
+        output=output, num_clips=len(clips) - len(failed), num_before=num_before, skipped=tuple(skipped)
+    )
+
+
+def encode_clips(
+    clips: Sequence[Clip], preset: Preset, windows: Windows, output: str, capacity: Capacity
+) -> tuple[int, list[Skipped]]:
+    """Write a file for each clip that has none. Gives how many had one, and the clips that cannot be encoded."""
+    weights = weights_hash(preset)
+    names = [shard_name(clip, windows, weights) for clip in clips]
+    there = set(storage.names_in(output))
+    rows: list[dict[str, Any]] = [
+        {"clip": n, "name": name} for n, name in enumerate(names) if f"{name}.parquet" not in there
+    ]
+    pool = Pool(
+        stage=EncodeClip,
+        args=(preset, clips, windows, output),
+        size=max(1, min(len(rows), capacity.num_gpus or capacity.num_cpus // CPU_THREADS)),
+        num_cpus=CPU_THREADS,
+        num_gpus=1 if capacity.num_gpus else 0,
+    )
+    errors: dict[int, str] = {row["clip"]: row["error"] for row in flow(rows, [pool])}
+    lost = "its encoder died again and again: look at the log"
+    failed = {row["clip"]: errors.get(row["clip"], lost) for row in rows if errors.get(row["clip"], lost)}
+    return len(clips) - len(rows), [Skipped(folder=clips[n].folder, reason=why) for n, why in failed.items()]
+
+
+def shard_name(clip: Clip, windows: Windows, weights: str) -> str:
+    """The name of a clip's file, made from everything that is in it."""
+    words: list[Any] = [clip.folder, clip.num_frames, clip.width, clip.height, clip.prompt, clip.missing_masks, weights]
+    words += [windows.num_latents, *windows.seeds(clip)]
+    return f"{clip.id}-{hashlib.sha256(json.dumps(words).encode()).hexdigest()[:16]}"

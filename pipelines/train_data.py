@@ -1,0 +1,144 @@
+"""What a training run reads: its clips looked at once, by tasks all over the cluster, and batches for each worker."""
+
+import hashlib
+import json
+import logging
+import posixpath
+from collections.abc import Generator, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import ray
+
+from manifests.redact import redacted
+from pipelines import storage
+from pipelines.train_encode import encoded_batches
+from stableavatar.errors import BadInput
+from stableavatar.presets import Preset
+from stableavatar.training.clips import Clip, find_clips, inspect_clip
+from stableavatar.training.config import TrainingConfig
+from stableavatar.training.encode import Sample
+from stableavatar.training.feed import feed
+from stableavatar.training.objective import Source
+from stableavatar.training.order import Order, Place
+from stableavatar.training.shards import is_encoded
+from stableavatar.training.sources import Encoded, num_frames_needed, sizes_of, source_of
+
+SKIPPED = "skipped.jsonl"
+HELD_OUT = "held-out"  # clips that are held out, encoded
+CHUNK = 16  # clips that one task looks at
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Skipped:
+    """A clip that is not trained on, and why."""
+
+    folder: str
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Found:
+    """What there is to train on."""
+
+    clips: tuple[Clip, ...] = ()
+    held_out: tuple[Clip, ...] = ()
+    skipped: tuple[Skipped, ...] = ()
+
+
+def find_data(config: TrainingConfig, preset: Preset) -> Found:
+    """Look at every clip of a run. Those that cannot be trained on are listed in `<output>/skipped.jsonl`.
+
+    Raises:
+        BadInput: none can.
+        StorageError: a store does not answer.
+    """
+    held_folders = find_clips([root for root in config.data.held_out if not is_encoded(root)])
+    folders = [] if config.data.encoded else find_clips(config.data.clips)
+    clips, skipped = inspect_clips([f for f in folders if f not in set(held_folders)], config, preset)
+    held_out, skipped_too = inspect_clips(held_folders, config, preset)
+    write_skipped(config.output, [*skipped, *skipped_too])
+    if folders and not clips:
+        reasons = "; ".join(clip.reason for clip in skipped[:3]) or "all of them are held out"
+        raise BadInput(f"no clip of {', '.join(config.data.clips)} can be trained on: {reasons}")
+    return Found(clips=tuple(clips), held_out=tuple(held_out), skipped=(*skipped, *skipped_too))
+
+
+def inspect_clips(folders: Sequence[str], config: TrainingConfig, preset: Preset) -> tuple[list[Clip], list[Skipped]]:
+    """The clips that a run can use, and the others."""
+    sizes = (config.data.sizes or preset.sizes) if config.task == "avatar" else ()
+    look = ray.remote(num_cpus=1, max_retries=3)(_inspect)
+    tasks = [
+        look.remote(chunk, num_frames_needed(config), config.data.missing_masks, sizes)
+        for chunk in (folders[at : at + CHUNK] for at in range(0, len(folders), CHUNK))
+    ]
+    found = [one for several in ray.get(tasks) for one in several]
+    return [one for one in found if isinstance(one, Clip)], [one for one in found if isinstance(one, Skipped)]
+
+
+def _inspect(
+    folders: Iterable[str], num_frames: int, missing_masks: str, sizes: Sequence[tuple[int, int]]
+) -> list[Clip | Skipped]:
+    return [_inspect_one(folder, num_frames, missing_masks, sizes) for folder in folders]
+
+
+def _inspect_one(folder: str, num_frames: int, missing_masks: str, sizes: Sequence[tuple[int, int]]) -> Clip | Skipped:
+    try:
+        clip = inspect_clip(folder, num_frames, missing_masks=missing_masks)
+        if sizes and (clip.width, clip.height) not in sizes:
+            known = ", ".join(f"{width}x{height}" for width, height in sizes)
+            raise BadInput(f"{folder} has {clip.width}x{clip.height} pixels, which is none of {known} (data.sizes).")
+    except BadInput as error:
+        return Skipped(folder=folder, reason=redacted(str(error)))
+    return clip
+
+
+def write_skipped(output: str, skipped: Iterable[Skipped]) -> None:
+    """List clips with the reason why they are left out; an old list goes."""
+    lines = [json.dumps({"clip": clip.folder, "reason": clip.reason}) + "\n" for clip in skipped]
+    uri = storage.join(output, SKIPPED)
+    if lines:
+        storage.write("".join(lines).encode(), uri)
+    else:
+        storage.remove(uri)
+
+
+def samples_of(config: TrainingConfig, found: Found) -> list[Any]:
+    """What the order of a run's samples depends on: their names, in order."""
+    if found.clips:
+        return [[clip.folder, clip.num_frames] for clip in found.clips]
+    return [posixpath.basename(path) for _, path in source_of(config).windows.shards]  # type: ignore[attr-defined]
+
+
+def loads_clips(config: TrainingConfig) -> bool:
+    """Whether a run encodes its clips while it goes on."""
+    return config.task == "avatar" and not config.data.encoded
+
+
+def held_out_uri(config: TrainingConfig, found: Found) -> str:
+    """Where the clips that are held out lie encoded: elsewhere for other clips."""
+    words = json.dumps([config.data.num_latents, [clip.folder for clip in found.held_out]])
+    return storage.join(config.output, f"{HELD_OUT}/{hashlib.sha256(words.encode()).hexdigest()[:16]}")
+
+
+def held_out_source(config: TrainingConfig, found: Found) -> Source | None:
+    """What a run is measured on and never trained on."""
+    if config.task != "avatar":
+        return source_of(config, found.held_out) if found.held_out else None
+    folders = [root for root in config.data.held_out if is_encoded(root)]
+    folders += [held_out_uri(config, found)] if found.held_out else []
+    return Encoded(folders, config.data.num_latents) if folders else None
+
+
+def batches(
+    config: TrainingConfig, clips: Sequence[Clip], start: int, num_batches: int, place: Place
+) -> Generator[Sample]:
+    """The batches of a worker from the position `start` of the run on, at least `num_batches` of them."""
+    if loads_clips(config):
+        yield from encoded_batches(config, clips, start, num_batches, place)
+    else:
+        source = source_of(config, clips)
+        order = Order(len(source), config.seed, config.batch_size, sizes_of(source))
+        yield from feed(source, order, start, place)

@@ -1,0 +1,98 @@
+"""Windows of clips, encoded by Ray Data while a training goes on: the frozen networks run in actors beside the trainer.
+
+Each worker has a dataset of its own, whose rows are its draws in their order. So a run sees the same data, bit for bit,
+whether it is resumed or not, and as if the windows had been encoded before.
+"""
+
+from collections.abc import Generator, Sequence
+from typing import Any
+
+import ray
+import torch
+from ray.data import ActorPoolStrategy, DataContext, Dataset
+
+from stableavatar.presets import Preset
+from stableavatar.reproducible import reproducible
+from stableavatar.training.clips import Clip
+from stableavatar.training.config import TrainingConfig
+from stableavatar.training.encode import Encoder, Sample, collate
+from stableavatar.training.feed import read_or_replace
+from stableavatar.training.order import Draw, Order, Place
+from stableavatar.training.shards import as_row, as_sample
+from stableavatar.training.sources import random_window
+from stableavatar.training.start import preset_of
+
+MAX_BLOCKS = 2048  # of a dataset: each is a task that is known from the start
+CPU_THREADS = 1  # of an encoder: the same numbers wherever it runs
+LOADER_CPUS = 1
+
+
+class EncodeDraws:
+    """In: `id`, the number of one of a worker's samples. Out: its window, encoded as a row of `shards.SCHEMA`, and
+
+    position (in the run), seed (of its random numbers).
+    """
+
+    def __init__(self, preset: Preset, clips: Any, num_latents: int, order: Order, start: int, place: Place):
+        """`clips`: a reference to them. `start`: position in the run of the first sample of all workers."""
+        self.encoder = Encoder.load(preset, "cuda" if torch.cuda.is_available() else "cpu")
+        self.clips: Sequence[Clip] = ray.get(clips)
+        self.num_latents, self.order, self.start, self.place = num_latents, order, start, place
+
+    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
+        """Raises BadInput if neither the clip nor those after it can be read."""
+        draw = self.order.draw(self.order.position(row["id"], self.start, self.place))
+        encoded = read_or_replace(self._encode, draw, self.order)
+        return encoded | {"position": draw.position, "seed": draw.seed}
+
+    def _encode(self, draw: Draw) -> dict[str, Any]:
+        return encode_window(self.encoder, self.clips[draw.index], self.num_latents, draw.seed)
+
+
+def encode_window(encoder: Encoder, clip: Clip, num_latents: int, seed: int) -> dict[str, Any]:
+    """A window of a clip that starts where the seed says, as a row of `shards.SCHEMA`. Raises BadInput."""
+    first, window = random_window(clip, num_latents, seed)
+    with reproducible(CPU_THREADS):
+        sample = encoder.encode(window)
+    return as_row(sample, clip=clip.folder, start=first, width=clip.width, height=clip.height)
+
+
+def encoded_batches(
+    config: TrainingConfig, clips: Sequence[Clip], start: int, num_batches: int, place: Place
+) -> Generator[Sample]:
+    """The next `num_batches` batches of a worker from the position `start` of the run on.
+
+    Raises:
+        RuntimeError: the rows did not come in the order of the run.
+    """
+    size = config.batch_size
+    order = Order(len(clips), config.seed, size, [(clip.width, clip.height) for clip in clips])
+    rows = draws_dataset(config, clips, order, start, num_batches, place)
+    taken = 0
+    for table in rows.iter_batches(batch_size=size, batch_format="pyarrow", prefetch_batches=2):
+        batch = table.to_pylist()
+        expected = [order.position(taken + number, start, place) for number in range(size)]
+        if [row["position"] for row in batch] != expected:
+            raise RuntimeError(f"samples came as {[row['position'] for row in batch]}, not as {expected}")
+        taken += size
+        yield collate([as_sample(row) | {"seed": torch.tensor(row["seed"])} for row in batch])
+
+
+def draws_dataset(
+    config: TrainingConfig, clips: Sequence[Clip], order: Order, start: int, num_batches: int, place: Place
+) -> Dataset:
+    """The dataset of a worker: its draws, in order."""
+    context = DataContext.get_current()
+    context.execution_options.preserve_order = True
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    context.execution_no_progress_timeout_s = -1  # a trainer that renders takes nothing for long
+    preset = preset_of(config)
+    numbers = ray.data.range(num_batches * config.batch_size, override_num_blocks=min(num_batches, MAX_BLOCKS))
+    return numbers.map(
+        EncodeDraws,
+        fn_constructor_args=(preset, ray.put(clips), config.data.num_latents, order, start, place),
+        compute=ActorPoolStrategy(size=config.data.num_loaders),
+        num_cpus=LOADER_CPUS,
+        num_gpus=config.data.loader_gpus if config.workers.use_gpu else 0,
+    )

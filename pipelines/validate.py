@@ -1,0 +1,121 @@
+"""Looking at a model while it is trained: the loss on what it never trains on, and videos with their metrics."""
+
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from manifests.read import resolve
+from pipelines import cache, plan, scratch, storage
+from pipelines.measure import columns
+from pipelines.stage import Row
+from stableavatar.choices import CHOICES
+from stableavatar.errors import RowError
+from stableavatar.presets import saved
+from stableavatar.training.config import TrainingConfig
+from stableavatar.training.encode import Sample, collate
+from stableavatar.training.feed import read_sample
+from stableavatar.training.lora import FILE as LORA_FILE
+from stableavatar.training.objective import Source
+from stableavatar.training.order import Draw, Order, seed_of
+from stableavatar.training.spread import wait_for_all
+from stableavatar.training.trainer import Trainer
+
+SPAN = ("width", "height", "start_s", "end_s", "audio_stream", "pad_before_s", "pad_after_s")
+
+logger = logging.getLogger(__name__)
+
+
+class HeldOut(Sequence[Sample]):
+    """Samples that are never trained on, each with its random numbers: the same every time."""
+
+    def __init__(self, source: Source | None, seed: int):
+        self.source, self.seed = source, seed
+
+    def __len__(self) -> int:
+        return len(self.source) if self.source else 0
+
+    def __getitem__(self, index: Any) -> Sample:  # type: ignore[override]
+        assert self.source is not None
+        draw = Draw(position=index, index=index, seed=seed_of(self.seed, "held out", index))
+        return collate([read_sample(self.source, draw, Order(len(self), self.seed))])
+
+
+class Validation:
+    """What a run looks at beside its curve. All workers hold one and call it together."""
+
+    def __init__(self, config: TrainingConfig, trainer: Trainer, held_out: Source | None):
+        self.config, self.trainer = config, trainer
+        self.held_out = HeldOut(held_out, config.seed)
+
+    def is_due(self) -> bool:
+        """Whether there is something to look at after this step."""
+        every = self.config.validation.every
+        something = len(self.held_out) or self.config.validation.manifest
+        return bool(something and every and self.trainer.step % every == 0)
+
+    def run(self) -> dict[str, float]:
+        """Look at everything; the numbers, of which those of videos are known to the first worker alone."""
+        values = {f"held_out_{name}": value for name, value in self.trainer.evaluate(self.held_out).items()}
+        if self.config.validation.manifest:
+            with scratch.folder() as folder:
+                self.trainer.export(Path(folder), None)
+                if self.trainer.place.rank == 0:
+                    values |= self._render(folder)
+            wait_for_all()
+        return values
+
+    def _render(self, folder: str) -> dict[str, float]:
+        uri = storage.join(self.config.output, f"validation/step-{self.trainer.step:08d}")
+        try:
+            return render_validation(folder, self.config, str(self.trainer.device), uri)
+        except Exception:  # the training is worth more than its pictures
+            logger.exception("step %d: the validation videos could not be made", self.trainer.step)
+            return {}
+
+
+def render_validation(folder: str, config: TrainingConfig, device: str, uri: str) -> dict[str, float]:
+    """Make the videos of a run's validation manifest with the model in `folder`.
+
+    Videos and `metrics.jsonl` go to `uri`. Gives the mean of each metric over all videos. A row that cannot be made is
+    a line with its error.
+    """
+    from stableavatar.api import StableAvatar
+
+    preset = saved(folder)
+    preset = replace(preset, num_steps=config.validation.num_steps or preset.num_steps)
+    if (Path(folder) / LORA_FILE).exists():
+        preset = replace(preset, lora=str(Path(folder) / LORA_FILE))
+    avatar = StableAvatar(preset, device=device)
+    rows = plan.select_rows(plan.read_manifest(config.validation.manifest), None)
+    lines = [_render_row(avatar, row, folder, uri) for row in rows]
+    storage.write("".join(json.dumps(line) + "\n" for line in lines).encode(), storage.join(uri, "metrics.jsonl"))
+    made = [line for line in lines if "error" not in line]
+    names = [name for name, value in made[0].items() if isinstance(value, int | float)] if made else []
+    return {f"video_{name}": fmean(line[name] for line in made) for name in names}
+
+
+def _render_row(avatar: Any, row: Row, folder: str, uri: str) -> dict[str, Any]:
+    from stableavatar.video.quality import measure_video
+
+    path = f"{folder}/video.mp4"
+    try:
+        if row["status"] == "failed":
+            raise RowError(row["error"])
+        with (
+            cache.fetched(resolve(row["portrait"], row["manifest"])) as portrait,
+            cache.fetched(resolve(row["audio"], row["manifest"])) as audio,
+        ):
+            avatar.generate(portrait, audio, path, **_words(row))
+        storage.publish(path, storage.join(uri, f"{row['id']}.mp4"))
+        return {"id": row["id"], **columns(measure_video(path))}
+    except RowError as error:
+        logger.warning("validation, %s: %s", row["id"], error)
+        return {"id": row["id"], "error": str(error)}
+
+
+def _words(row: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: row[name] for name in (*CHOICES, *SPAN) if row.get(name) is not None}

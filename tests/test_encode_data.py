@@ -1,0 +1,54 @@
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from pipelines import storage
+from pipelines.encode_data import Windows, encode_data
+from stableavatar.drawn.clips import write_data_set
+from stableavatar.errors import BadInput
+from stableavatar.training.clips import Clip
+from stableavatar.training.config import Data
+from stableavatar.training.order import Draw
+from stableavatar.training.sources import Encoded
+from tests.training import small_config
+
+
+def test_windows_of_a_clip_start_at_different_frames() -> None:
+    clip = Clip(folder="a/b", width=64, height=64, num_frames=30, prompt="")
+    windows = Windows(num_latents=3, seed=1, per_clip=4)
+    assert windows.seeds(clip) == windows.seeds(clip) and 1 < len(windows.seeds(clip)) <= 4
+    assert len(windows.seeds(replace(clip, num_frames=9))) == 1  # there is only one
+    assert windows.seeds(clip) != windows.seeds(replace(clip, folder="a/c"))
+
+
+def test_clips_are_encoded_once_and_bad_ones_are_told(ray_cluster: None, tmp_path: Path, base: str) -> None:
+    root = tmp_path / "drawn"
+    folders = write_data_set(str(root), 3, size=(128, 128), num_frames=9)
+    (Path(folders[1]) / "audio.wav").unlink()
+    config = small_config(data=Data(clips=(str(root),), num_latents=2))
+    report = encode_data(config, base, per_clip=2)
+    assert (report.num_clips, report.num_before) == (2, 0)
+    assert [clip.folder for clip in report.skipped] == [folders[1]] and "without sound" in report.skipped[0].reason
+    names = storage.names_in(base)
+    assert len(names) == 2
+
+    again = encode_data(config, base, per_clip=2)
+    assert again.num_before == 2 and storage.names_in(base) == names
+    assert encode_data(replace(config, seed=9), base, num_clips=1).num_before == 0
+    assert len(storage.names_in(base)) == 3
+
+    source = Encoded([base], 2)
+    sample = source.read(Draw(position=0, index=0, seed=0))
+    assert sample["mean"].shape == (16, 2, 16, 16) and torch.isfinite(sample["mean"]).all()
+    with pytest.raises(BadInput, match=r"windows of 2 latent frames, but data\.num_latents is 3"):
+        Encoded([base], 3)
+
+
+def test_without_any_good_clip_there_is_nothing(ray_cluster: None, tmp_path: Path) -> None:
+    root = tmp_path / "drawn"
+    write_data_set(str(root), 1, size=(64, 64), num_frames=9)
+    config = small_config(data=Data(clips=(str(root),), num_latents=2))
+    with pytest.raises(BadInput, match="64x64 pixels, which is none of 128x128"):
+        encode_data(config, str(tmp_path / "out"))

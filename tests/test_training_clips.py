@@ -1,0 +1,156 @@
+import shutil
+import tarfile
+import wave
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from pipelines import storage
+from stableavatar.drawn.clips import write_data_set
+from stableavatar.errors import BadInput
+from stableavatar.training.clips import find_clips, inspect_clip, read_window
+
+NUM_FRAMES = 13
+
+
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("drawn")
+    for size in ((64, 64), (96, 64)):
+        write_data_set(str(root), 1, size=size, num_frames=NUM_FRAMES)
+    return root
+
+
+@pytest.fixture
+def clip(drawn: Path, tmp_path: Path) -> Path:
+    """A copy to be spoiled."""
+    return Path(shutil.copytree(drawn / "square/speech/train_000000", tmp_path / "square/speech/one"))
+
+
+def test_clips_are_found_by_the_lists_of_a_root(drawn: Path) -> None:
+    folders = find_clips([str(drawn)])
+    assert [Path(folder).parent.parent.name for folder in folders] == ["rec", "square"]
+    assert find_clips([str(drawn / "video_rec_path.txt")]) == folders[:1]
+    with pytest.raises(BadInput, match="holds none of video_square_path"):
+        find_clips([str(drawn / "square")])
+
+
+def test_a_clip_says_what_it_is(drawn: Path, clip: Path) -> None:
+    found = inspect_clip(find_clips([str(drawn)])[0], NUM_FRAMES)
+    assert (found.width, found.height, found.num_frames) == (96, 64, NUM_FRAMES)
+    assert found.prompt == (Path(found.folder) / "prompt.txt").read_text().strip()
+    (clip / "prompt.txt").unlink()
+    assert inspect_clip(str(clip), 5).prompt == "A person is talking"
+
+
+def test_a_window_is_consecutive_frames_with_their_sound(clip: Path) -> None:
+    window = read_window(inspect_clip(str(clip), 5), 4, 5)
+    frames = [np.asarray(Image.open(clip / f"images/frame_{number}.png")) for number in (0, 4, 8)]
+    assert np.array_equal(window.reference_HWC, frames[0])
+    assert np.array_equal(window.frames_VHWC[[0, 4]], frames[1:]) and len(window.frames_VHWC) == 5
+    with wave.open(str(clip / "audio.wav")) as sound:
+        samples = np.frombuffer(sound.readframes(NUM_FRAMES * 640), "<i2") / 32768
+    np.testing.assert_allclose(window.speech, samples[4 * 640 : 9 * 640], atol=1e-6)
+    lips = np.asarray(Image.open(clip / "lip_masks/frame_6.png"))
+    assert np.array_equal(window.masks_VHW["lip_masks"][2], lips) and lips.max() == 255
+
+
+def _cut_sound(clip: Path) -> None:
+    with wave.open(str(clip / "audio.wav"), "rb") as sound:
+        parameters, data = sound.getparams(), sound.readframes(3 * 640)
+    with wave.open(str(clip / "audio.wav"), "wb") as sound:
+        sound.setparams(parameters)
+        sound.writeframes(data)
+
+
+def _slower_sound(clip: Path) -> None:
+    with wave.open(str(clip / "audio.wav"), "wb") as sound:
+        sound.setnchannels(1)
+        sound.setsampwidth(2)
+        sound.setframerate(8000)
+        sound.writeframes(bytes(16000))
+
+
+def _other_speed(clip: Path) -> None:
+    import av
+
+    with av.open(str(clip / "sub_clip.mp4"), "w") as film:
+        stream = film.add_stream("libx264", rate=30)
+        stream.width = stream.height = 64
+        stream.pix_fmt = "yuv420p"
+        for _ in range(6):
+            film.mux(stream.encode(av.VideoFrame.from_ndarray(np.zeros((64, 64, 3), np.uint8))))
+        film.mux(stream.encode())
+
+
+BAD: dict[str, tuple[Callable[[Path], object], str]] = {
+    "too short": (lambda clip: (clip / "images/frame_7.png").unlink(), "7 frames in images/, but a window takes 9"),
+    "a mask is missing": (lambda clip: (clip / "lip_masks/frame_12.png").unlink(), "lip_masks/ has fewer masks"),
+    "no masks": (lambda clip: shutil.rmtree(clip / "face_masks"), "face_masks/ has fewer masks"),
+    "no sound": (lambda clip: (clip / "audio.wav").unlink(), "a clip without sound teaches nothing"),
+    "short sound": (_cut_sound, "ends after 0.12 s, its 13 frames after 0.52 s"),
+    "slow sound": (_slower_sound, "has 8000 Hz and 1 channels"),
+    "broken sound": (lambda clip: (clip / "audio.wav").write_bytes(b"RIFF"), "audio.wav is no sound"),
+    "other speed": (_other_speed, "30.000 frames per second, not 25"),
+    "no film": (lambda clip: (clip / "sub_clip.mp4").unlink(), "sub_clip.mp4 is missing"),
+    "broken film": (lambda clip: (clip / "sub_clip.mp4").write_bytes(b"x" * 99), "sub_clip.mp4 is no video"),
+    "broken picture": (lambda clip: (clip / "images/frame_0.png").write_bytes(b"x"), "frame_0.png is no picture"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_a_clip_that_cannot_be_trained_on_says_why(clip: Path, name: str) -> None:
+    spoil, message = BAD[name]
+    spoil(clip)
+    with pytest.raises(BadInput, match=r"one") as error:
+        inspect_clip(str(clip), 9)
+    assert message in str(error.value)
+
+
+def test_missing_masks_cover_everything_only_if_one_says_so(clip: Path) -> None:
+    whole = inspect_clip(str(clip), 9)
+    shutil.rmtree(clip / "lip_masks")
+    allowed = inspect_clip(str(clip), 9, missing_masks="ones")
+    assert read_window(allowed, 0, 9).masks_VHW["lip_masks"].min() == 255
+    with pytest.raises(BadInput, match="a mask has gone"):
+        read_window(whole, 0, 9)
+
+
+def test_a_picture_that_goes_or_breaks_later_is_bad_input(clip: Path) -> None:
+    found = inspect_clip(str(clip), 9)
+    (clip / "images/frame_5.png").write_bytes(b"x")
+    with pytest.raises(BadInput, match="is no picture"):
+        read_window(found, 0, 9)
+    (clip / "images/frame_5.png").unlink()
+    with pytest.raises(BadInput, match="has gone"):
+        read_window(found, 0, 9)
+
+
+@pytest.mark.parametrize("where", ["local", "s3"])
+def test_clips_in_a_tar_are_the_same_clips(
+    drawn: Path, tmp_path: Path, where: str, request: pytest.FixtureRequest
+) -> None:
+    root = str(tmp_path) if where == "local" else request.getfixturevalue("bucket")
+    path = tmp_path / "shard-0.tar"
+    with tarfile.open(path, "w") as tar:
+        tar.add(drawn / "square/speech/train_000000", "speech/train_000000")
+    if where == "s3":
+        storage.publish(str(path), f"{root}/shard-0.tar")
+    folders = find_clips([root])
+    assert folders == find_clips([f"{root}/shard-0.tar"]) and len(folders) == 1
+    found, plain = (inspect_clip(folder, 9) for folder in (folders[0], str(drawn / "square/speech/train_000000")))
+    assert found.id == "train_000000" and found == replace(plain, folder=folders[0])
+    window, expected = read_window(found, 2, 9), read_window(plain, 2, 9)
+    assert np.array_equal(window.frames_VHWC, expected.frames_VHWC)
+    assert np.array_equal(window.speech, expected.speech)
+    assert np.array_equal(window.masks_VHW["lip_masks"], expected.masks_VHW["lip_masks"])
+
+
+def test_a_broken_tar_is_bad_input(tmp_path: Path) -> None:
+    (tmp_path / "shard.tar").write_bytes(b"no tar" * 999)
+    with pytest.raises(BadInput, match="cannot be read as a tar file"):
+        find_clips([str(tmp_path)])

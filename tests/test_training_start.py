@@ -1,0 +1,63 @@
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from diffusers import WanTransformer3DModel
+from safetensors.torch import save_file
+
+from stableavatar.errors import WeightsError
+from stableavatar.presets import Preset, tiny
+from stableavatar.training.start import plain_wan
+from tests.published import golden_shapes, small_preset
+
+
+@pytest.fixture
+def preset(tmp_path: Path) -> Preset:
+    """A folder with nothing but the base transformer, at golden size."""
+    preset = small_preset(tmp_path)
+    draw = torch.Generator().manual_seed(0)
+    shapes = {name: shape for name, shape in golden_shapes("transformer").items() if "vocal" not in name}
+    folder = tmp_path / "Wan2.1-Fun-V1.1-1.3B-InP"
+    folder.mkdir()
+    tensors = {name: torch.randn(shape, generator=draw) * 0.1 for name, shape in shapes.items()}
+    save_file(tensors, folder / "diffusion_pytorch_model.safetensors")
+    return replace(preset, transformer={**preset.transformer, "text_len": 512})
+
+
+def test_the_start_is_plain_wan_whatever_is_heard(preset: Preset) -> None:
+    network = plain_wan(preset, seed=3).eval()
+    sizes = {name: value for name, value in preset.transformer.items() if name not in ("text_len", "audio_dims")}
+    wan = WanTransformer3DModel(in_channels=36, out_channels=16, added_kv_proj_dim=64, **sizes).eval()
+    trunk = network.state_dict()
+    wan.load_state_dict({name: trunk[name] for name in wan.state_dict()})
+
+    draw = torch.Generator().manual_seed(1)
+    latents, text = torch.randn((1, 36, 3, 4, 4), generator=draw), torch.randn((1, 512, 32), generator=draw)
+    image, audio = torch.randn((1, 17, 40), generator=draw), torch.randn((1, 17, 24), generator=draw)
+    time = torch.tensor([321.0])
+    with torch.no_grad():
+        heard = network(latents, time, text, image, audio, [0])
+        silent = network(latents, time, text, image, None, [None])
+        expected = wan(latents, time, text, encoder_hidden_states_image=image).sample
+    torch.testing.assert_close(heard, silent)
+    torch.testing.assert_close(heard, expected, rtol=1e-3, atol=1e-4)
+    assert expected.std() > 0.01
+
+
+def test_the_audio_path_is_new_and_the_seeds(preset: Preset) -> None:
+    first, second, other = (plain_wan(preset, seed=seed).state_dict() for seed in (3, 3, 4))
+    zero = {name for name, tensor in first.items() if not tensor.any()}
+    assert zero >= {
+        f"blocks.{n}.attn2.{kind}_vocal.{part}" for n in (0, 1) for kind in "kv" for part in ("weight", "bias")
+    }
+    adapter = "vocal_projector.blocks.0.ffn.net.2.weight"
+    assert torch.equal(first[adapter], second[adapter]) and not torch.equal(first[adapter], other[adapter])
+    assert torch.equal(first["blocks.0.attn1.to_q.weight"], other["blocks.0.attn1.to_q.weight"])
+
+
+def test_without_the_base_model_there_is_no_such_start(tmp_path: Path) -> None:
+    with pytest.raises(WeightsError, match="needs a folder of published weights"):
+        plain_wan(tiny(), 0)
+    with pytest.raises(WeightsError, match="diffusion_pytorch_model"):
+        plain_wan(small_preset(tmp_path), 0)
