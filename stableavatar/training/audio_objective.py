@@ -6,7 +6,8 @@ of tokens: nothing tells it their order but what they say themselves. A large wa
 the window, which its wide positional convolution sees; a small one has to be asked.
 
 Clips need a `truth.json`, as `stableavatar draw-data` writes it. Options of the run: `num_frames` of a window, `noise`
-(share of the samples with noise).
+(share of the samples with noise), `speed` (a sample is played up to so much faster or slower: its voice is another one
+then), `tone` (and so much darker or brighter).
 
 Shapes: B batch, S samples of sound, A audio tokens, E the encoder's width.
 """
@@ -29,9 +30,9 @@ from stableavatar.training.encode import Sample
 from stableavatar.training.objective import Moment, Objective
 from stableavatar.training.order import Draw
 from stableavatar.training.places import join
-from stableavatar.units import FPS, SAMPLES_PER_FRAME
+from stableavatar.units import SAMPLES_PER_FRAME, SPEECH_RATE
 
-DEFAULTS = {"num_frames": 81, "noise": 0.5}
+DEFAULTS: dict[str, Any] = {"num_frames": 81, "noise": 0.5, "speed": 0.15, "tone": 0.6}
 _TOKENS_PER_S = 50
 _PERIODS = (8, 16, 32, 64, 128, 256)  # tokens, of the sines and cosines that tell the time; 8 are a latent frame
 _TIME_WEIGHT = 2.0  # of that error beside that of the visemes
@@ -46,6 +47,7 @@ class Utterances:
         self.clips = clips
         given = {**DEFAULTS, **options}
         self.num_frames, self.noise = given["num_frames"], given["noise"]
+        self.speed, self.tone = given["speed"], given["tone"]
 
     def __len__(self) -> int:
         return len(self.clips)
@@ -53,21 +55,30 @@ class Utterances:
     def read(self, draw: Draw) -> Sample:
         """`speech` [S] of unit variance and `visemes` [A], the class of each token."""
         clip, random = self.clips[draw.index], np.random.default_rng(draw.seed)
-        num_frames = self.num_frames
-        start = int(random.integers(clip.num_frames - num_frames + 1))
-        speech = read_sound(clip.folder, start * SAMPLES_PER_FRAME, num_frames * SAMPLES_PER_FRAME)
+        fastest = min(1 + self.speed, clip.num_frames / self.num_frames)
+        speed = random.uniform(min(1 / (1 + self.speed), fastest), fastest)
+        first = round(random.uniform(0, clip.num_frames - self.num_frames * speed) * SAMPLES_PER_FRAME)
+        num_samples = self.num_frames * SAMPLES_PER_FRAME
+        speech = _faster(read_sound(clip.folder, first, round(num_samples * speed)), num_samples)
+        speech[1:] += random.uniform(-self.tone, self.tone) * speech[:-1]
         if random.random() < self.noise:
             loudness = speech.std() * 10 ** (-random.uniform(*_SNR_DB) / 20)
             speech = speech + random.normal(size=len(speech)).astype(np.float32) * loudness
         speech = (speech - speech.mean()) / np.sqrt(speech.var() + 1e-7)
         num_tokens = len(speech) // 320 - 1  # of wav2vec2's convolutions
-        times_s = start / FPS + (np.arange(num_tokens) + 0.6) / _TOKENS_PER_S  # a token hears 25 ms
+        times_s = first / SPEECH_RATE + speed * (np.arange(num_tokens) + 0.6) / _TOKENS_PER_S  # a token hears 25 ms
         truth = json.loads(read_file(join(clip.folder, "truth.json")))
         phonemes = [Phoneme(name=name, start_s=start, end_s=end) for name, start, end in truth["phonemes"]]
         return {
             "speech": torch.from_numpy(speech.astype(np.float32)),
             "visemes": torch.from_numpy(viseme_track(phonemes, times_s)).long(),
         }
+
+
+def _faster(speech: np.ndarray, num_samples: int) -> np.ndarray:
+    """Played faster, and higher, so that `num_samples` are left; float32."""
+    places = np.arange(num_samples) * (len(speech) / num_samples)
+    return np.interp(places, np.arange(len(speech)), speech).astype(np.float32)
 
 
 class AudioObjective(Objective):
