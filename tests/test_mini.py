@@ -7,7 +7,9 @@ import pytest
 
 import stableavatar
 from stableavatar.drawn.lips import correlation
-from stableavatar.presets import SavedWeights, mini
+from stableavatar.presets import MINI, SavedWeights, mini
+from stableavatar.training.config import read_config
+from stableavatar.training.presets import TRAINING_PRESETS
 from tests.heldout import FIRST_SEED, Studio, Take, clip_of, true_frames
 
 LEAST_CORRELATION = 0.6  # of what this test makes; the benchmark has the full figures
@@ -54,3 +56,9 @@ def test_it_shows_whom_the_portrait_shows(studio: Studio) -> None:
         assert studio.judged(take).distances_K.max() < 0.5 * studio.likeness(take).distance(stranger)
         brightness = studio.judged(take).colours_V3[:, 0] - studio.truth(take).colours_V3[:, 0]
         assert abs(brightness).max() < 15
+
+
+def test_the_runs_that_make_it_follow_each_other() -> None:
+    runs = [read_config(MINI / f"{name}.yaml", TRAINING_PRESETS) for name in ("vae", "audio", "avatar")]
+    assert [run.task for run in runs] == ["vae", "audio", "avatar"]
+    assert [run.model for run in runs[1:]] == [f"{run.output}/model" for run in runs[:-1]]
