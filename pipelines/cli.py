@@ -5,7 +5,6 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from rich.console import Console
 from rich.markup import escape
 
 from manifests.schema import ManifestError
@@ -13,7 +12,6 @@ from pipelines import plan, results, storage, tables
 from pipelines.arguments import (
     chosen_limits,
     chosen_preset,
-    chosen_rules,
     chosen_span,
     common_cells,
     noted,
@@ -21,32 +19,26 @@ from pipelines.arguments import (
     repeated,
 )
 from pipelines.checkpoint import EVERY_S
+from pipelines.cli_train import TRAINING_COMMANDS
 from pipelines.stage import Row, start_logging
 from pipelines.status import read_status
+from pipelines.terminal import (
+    ALL_FINE,
+    BAD_CONFIG,
+    CANNOT_GO_ON,
+    SOME_FAILED,
+    UNFINISHED,
+    BadConfig,
+    RunError,
+    console,
+    counted,
+    errors,
+)
 from stableavatar.errors import BadInput, RowError, WeightsError
 from stableavatar.presets import find_preset
 
 if TYPE_CHECKING:
     from pipelines.render import RunReport
-    from pipelines.train_data import Skipped
-    from stableavatar.training.config import TrainingConfig
-
-ALL_FINE, CANNOT_GO_ON, SOME_FAILED, UNFINISHED = 0, 1, 2, 3
-BAD_CONFIG = 2  # of a training
-
-WIDE = 160  # columns, where nobody's terminal says otherwise
-
-
-class BadConfig(Exception):
-    """The file that describes a training says what no run understands."""
-
-
-class RunError(Exception):
-    """The run could not go on, for a reason that is not in the manifest or the stores."""
-
-
-console = Console(width=None if sys.stdout.isatty() else WIDE)
-errors = Console(stderr=True)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -167,17 +159,13 @@ def run_manifest(args: argparse.Namespace) -> int:
     )
     how = "each with the voices that are named like it" if built.is_by_name else "every one with every voice"
     console.print(
-        f"{built.uri}: {_count(built.num_rows, 'row')} of {_count(built.num_portraits, 'portrait')} "
-        f"and {_count(built.num_voices, 'voice')}, {how}",
+        f"{built.uri}: {counted(built.num_rows, 'row')} of {counted(built.num_portraits, 'portrait')} "
+        f"and {counted(built.num_voices, 'voice')}, {how}",
         soft_wrap=True, markup=False,
     )  # fmt: skip
     for reference in built.left_out:
         console.print(f"Not used: {reference}", soft_wrap=True, markup=False)
     return ALL_FINE
-
-
-def _count(number: int, thing: str) -> str:
-    return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
 
 
 def run_status(args: argparse.Namespace) -> int:
@@ -196,57 +184,6 @@ def print_failures(rows: list[Row]) -> int:
     for line in lines:
         console.print(line, soft_wrap=True)
     return len(lines)
-
-
-def run_train(args: argparse.Namespace) -> int:
-    """Train until all steps are done."""
-    from pipelines.lease import LeaseError
-    from pipelines.train import TrainingFailed, train
-    from pipelines.workers import ClusterError
-
-    config = read_training(args.config)
-    start_logging()
-    try:
-        report = train(config, on_skipped=print_skipped)
-    except (ClusterError, LeaseError, TrainingFailed) as error:
-        raise RunError(str(error)) from error
-    did = report.step - report.first_step
-    what = f"{did} steps" if did else f"Nothing to do: all {report.step} steps were done before"
-    console.print(f"{what}. The model is in {report.model}", soft_wrap=True, markup=False)
-    return ALL_FINE
-
-
-def run_encode_data(args: argparse.Namespace) -> int:
-    """Encode the clips of a training once."""
-    from pipelines.encode_data import encode_data
-
-    config = read_training(args.config)
-    start_logging()
-    report = encode_data(config, args.output, per_clip=args.windows_per_clip, num_clips=args.num_clips)
-    print_skipped(report.skipped)
-    console.print(
-        f"{_count(report.num_clips, 'clip')} in {report.output}, {report.num_before} of them from before. "
-        "Give it to a training as data.encoded.",
-        soft_wrap=True, markup=False,
-    )  # fmt: skip
-    return SOME_FAILED if report.skipped else ALL_FINE
-
-
-def read_training(path: str) -> "TrainingConfig":
-    """The run that a YAML file describes."""
-    from stableavatar.training.config import read_config
-    from stableavatar.training.presets import TRAINING_PRESETS
-
-    try:
-        return read_config(path, TRAINING_PRESETS)
-    except BadInput as error:
-        raise BadConfig(str(error)) from error
-
-
-def print_skipped(skipped: "Sequence[Skipped]") -> None:
-    """Which clips are left out of a training, and why."""
-    if skipped:
-        console.print(tables.skipped(skipped))
 
 
 def run_download(args: argparse.Namespace) -> int:
@@ -301,53 +238,6 @@ def run_separate_vocals(args: argparse.Namespace) -> int:
     return ALL_FINE
 
 
-def run_draw_data(args: argparse.Namespace) -> int:
-    """Draw a data set of talking heads; a line for each clip that could not be made."""
-    from pipelines.draw_data import DrawnData, draw_data
-
-    start_logging()
-    data = DrawnData(
-        num_clips=args.clips, first_seed=args.seed, split=args.split, size=args.size, num_frames=args.frames
-    )
-    report = draw_data(args.output, data, args.workers)
-    for failure in report.failures:
-        errors.print(f"[red]{escape(failure)}[/]", soft_wrap=True)
-    console.print(
-        f"{_count(report.num_clips, 'clip')} asked for; all that are there are listed in {report.list_path}",
-        soft_wrap=True, markup=False,
-    )  # fmt: skip
-    return SOME_FAILED if report.failures else ALL_FINE
-
-
-def run_prepare_data(args: argparse.Namespace) -> int:
-    """Make training data of raw videos; a table of what was made, and a line for each part that could not be used."""
-    rules = chosen_rules(args)
-    from ray.exceptions import RayError
-
-    from pipelines.lease import LeaseError
-    from pipelines.prepare_data import REPORT, Options, prepare_data
-    from stableavatar.preprocess.landmarks import HOW_TO, has_mediapipe
-
-    start_logging()
-    landmarks = args.face_landmarks if has_mediapipe() else None
-    if landmarks is None:
-        errors.print(f"[yellow]No masks of faces:[/] all masks will be all ones. {escape(HOW_TO)}", soft_wrap=True)
-    try:
-        lines = prepare_data(args.videos, args.output, Options(rules=rules, landmarks=landmarks))
-    except LeaseError as error:
-        raise RunError(str(error)) from error
-    except RayError as error:
-        raise RunError(f"Ray failed: {(str(error).strip() or type(error).__name__).splitlines()[-1]}") from error
-    skips = tables.skips(lines)
-    console.print(tables.prepared(lines))
-    for line in skips:
-        console.print(line, soft_wrap=True)
-    console.print(
-        f"Training data: {args.output}  Report: {storage.join(args.output, REPORT)}", soft_wrap=True, markup=False
-    )
-    return SOME_FAILED if skips else ALL_FINE
-
-
 COMMANDS = {
     "render": run_render,
     "retry": run_retry,
@@ -357,13 +247,9 @@ COMMANDS = {
     "download": run_download,
     "inspect": run_inspect,
     "convert": run_convert,
-    "train": run_train,
-    "encode-data": run_encode_data,
     "extract-audio": run_extract_audio,
     "separate-vocals": run_separate_vocals,
-    "draw-data": run_draw_data,
-    "prepare-data": run_prepare_data,
-}
+} | TRAINING_COMMANDS
 
 if __name__ == "__main__":
     sys.exit(main())

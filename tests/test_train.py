@@ -17,8 +17,9 @@ import torch
 import yaml
 
 from pipelines import storage, train_checkpoint
-from pipelines.cli import BAD_CONFIG, main
+from pipelines.cli import main
 from pipelines.curve import read_lines
+from pipelines.terminal import BAD_CONFIG
 from pipelines.train import TrainingFailed, train
 from pipelines.train_data import SKIPPED, batches
 from stableavatar.checkpoints.tensorfile import open_tensors

@@ -1,0 +1,27 @@
+"""What all commands share: where they print, how they end, and why they cannot go on."""
+
+import sys
+
+from rich.console import Console
+
+ALL_FINE, CANNOT_GO_ON, SOME_FAILED, UNFINISHED = 0, 1, 2, 3
+BAD_CONFIG = 2  # of a training
+
+WIDE = 160  # columns, where nobody's terminal says otherwise
+
+
+class BadConfig(Exception):
+    """The file that describes a training says what no run understands."""
+
+
+class RunError(Exception):
+    """The run could not go on, for a reason that is not in the manifest or the stores."""
+
+
+console = Console(width=None if sys.stdout.isatty() else WIDE)
+errors = Console(stderr=True)
+
+
+def counted(number: int, thing: str) -> str:
+    """`1 row`, `2 rows`."""
+    return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
