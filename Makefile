@@ -10,7 +10,7 @@ PIP_INSTALL := .venv/bin/python -m pip install --disable-pip-version-check --con
 .PHONY: demo test lint clean
 
 demo: $(INSTALLED)
-	.venv/bin/stableavatar render manifests/examples/demo.jsonl --output outputs/demo/
+	.venv/bin/stableavatar render manifests/examples/demo.jsonl --model mini --output outputs/demo/
 
 test: lint
 	.venv/bin/pytest --numprocesses 2 --dist loadgroup

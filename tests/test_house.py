@@ -68,7 +68,7 @@ def plan(house: Path, target: str) -> str:
 def test_demo_makes_an_environment_and_renders_the_example(house: Path) -> None:
     steps = plan(house, "demo")
     assert steps.index("venv --clear .venv") < steps.index("pip install") < steps.index("stableavatar render")
-    assert "render manifests/examples/demo.jsonl --output outputs/demo/" in steps
+    assert "render manifests/examples/demo.jsonl --model mini --output outputs/demo/" in steps
 
 
 def test_test_runs_every_check(house: Path) -> None:
