@@ -12,6 +12,7 @@ from transformers import (
 
 from stableavatar.model.dit import StableAvatarTransformer
 from stableavatar.model.names import image_tensors, text_tensors, transformer_tensors, vae_tensors
+from stableavatar.model.quick import quick_convolutions
 from stableavatar.model.weights import Component
 
 TRANSFORMER = Component(
@@ -19,7 +20,11 @@ TRANSFORMER = Component(
     build=lambda preset: StableAvatarTransformer(**preset.transformer),
     rename=transformer_tensors,
 )
-VAE = Component(part="vae", build=lambda preset: AutoencoderKLWan(**preset.vae), rename=vae_tensors)
+VAE = Component(
+    part="vae",
+    build=lambda preset: quick_convolutions(AutoencoderKLWan(**preset.vae)),
+    rename=vae_tensors,
+)
 TEXT = Component(part="text", build=lambda preset: UMT5EncoderModel(UMT5Config(**preset.text)), rename=text_tensors)
 IMAGE = Component(
     part="image",
