@@ -93,14 +93,13 @@ def run_prepare_data(args: argparse.Namespace) -> int:
 
     from pipelines.lease import LeaseError
     from pipelines.prepare_data import REPORT, Options, prepare_data
-    from stableavatar.preprocess.landmarks import HOW_TO, has_mediapipe
+    from stableavatar.preprocess.landmarks import HOW_TO
 
     start_logging()
-    landmarks = args.face_landmarks if has_mediapipe() else None
-    if landmarks is None:
+    if args.face_landmarks is None:
         errors.print(f"[yellow]No masks of faces:[/] all masks will be all ones. {escape(HOW_TO)}", soft_wrap=True)
     try:
-        lines = prepare_data(args.videos, args.output, Options(rules=rules, landmarks=landmarks))
+        lines = prepare_data(args.videos, args.output, Options(rules=rules, landmarks=args.face_landmarks))
     except LeaseError as error:
         raise RunError(str(error)) from error
     except RayError as error:

@@ -1,8 +1,8 @@
 """Raw videos to training data: one video without Ray, and the whole command."""
 
 import json
-import os
 import shutil
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +56,18 @@ def test_the_command_makes_what_can_be_made_and_tells_of_the_rest(
     assert len((root / "report.jsonl").read_text().splitlines()) == len(report)  # the others are still in it
     assert main([*command[:1], f"{videos}/real.mp4", *command[2:]]) == 0
     assert "real.mp4 vec" in " ".join(capsys.readouterr().out.split())
+
+
+@pytest.mark.skipif(find_spec("mediapipe") is not None, reason="MediaPipe is installed")
+def test_masks_that_were_asked_for_are_not_left_out_in_silence(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = tmp_path / "face.task"
+    model.write_bytes(b"a model")
+    command = ["prepare-data", f"{EXAMPLES}/video_de.mp4", "--output", f"{tmp_path}/root"]
+    assert main([*command, "--face-landmarks", str(model)]) == 1
+    assert "pip install 'stableavatar[masks]'" in capsys.readouterr().err.replace("\n", " ")
+    assert not (tmp_path / "root").exists()
 
 
 def prepare(video: Path | str, root: Path, before: list[dict[str, Any]] | None = None) -> list[dict[str, Any]]:

@@ -1,6 +1,5 @@
 """The points of a face, found by MediaPipe: an extra package, and a model file that it does not bring along."""
 
-import importlib.util
 import os
 
 import numpy as np
@@ -13,11 +12,6 @@ HOW_TO = (
     "For masks of face and lips install MediaPipe (pip install 'stableavatar[masks]'), fetch its model "
     "face_landmarker.task (see Face Landmarker in MediaPipe's guide) and give it with --face-landmarks FILE."
 )
-
-
-def has_mediapipe() -> bool:
-    """Whether the package is installed."""
-    return importlib.util.find_spec("mediapipe") is not None
 
 
 def load_landmarks(path: str) -> Landmarks:
