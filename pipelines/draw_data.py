@@ -32,14 +32,15 @@ class DrawnReport:
 def draw_data(output: str, data: DrawnData, num_workers: int) -> DrawnReport:
     """Draws the clips that are not there yet, `num_workers` at a time, and lists all that are there.
 
-    Raises BadInput for what no clip can be, or a folder that is none.
+    Raises BadInput for what no clip can be, or a folder that is none or holds another split.
     """
-    from stableavatar.drawn.clips import check_clip, clip_folders, write_list
+    from stableavatar.drawn.clips import check_clip, check_root, clip_folders, write_list
 
     if "://" in output:
         raise BadInput(f"{output} is not a local folder. Give a folder on a disk that all nodes share.")
     check_clip(data.split, data.size, data.num_frames)
     root = storage.absolute(output)
+    check_root(root, data.split)
     folders = clip_folders(root, data.num_clips, data.first_seed, data.split, data.size, data.num_frames)
     rows: list[Row] = [
         {"folder": folder, "seed": seed, "split": data.split, "size": data.size, "num_frames": data.num_frames}

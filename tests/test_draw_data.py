@@ -4,6 +4,8 @@ import pytest
 
 from pipelines.cli import main
 from pipelines.draw_data import draw_row
+from stableavatar.drawn.clips import write_data_set
+from stableavatar.errors import BadInput
 
 
 def test_clips_of_many_seeds_and_what_is_there_stays(
@@ -13,10 +15,10 @@ def test_clips_of_many_seeds_and_what_is_there_stays(
     assert main([*words, "--size", "64x48", "--workers", "2"]) == 0
     folders = (tmp_path / "video_rec_path.txt").read_text().splitlines()
     assert [folder.rpartition("_")[2] for folder in folders] == ["000007", "000008", "000009"]
-    assert all(len(list((Path(folder) / "images").iterdir())) == 4 for folder in folders)
-    Path(folders[1], "mark").touch()
+    assert all(len(list((tmp_path / folder / "images").iterdir())) == 4 for folder in folders)
+    (tmp_path / folders[1] / "mark").touch()
     assert main([*words, "--size", "64x48"]) == 0
-    assert Path(folders[1], "mark").exists()
+    assert (tmp_path / folders[1] / "mark").exists()
     assert "3 clips asked for" in capsys.readouterr().out
 
 
@@ -53,6 +55,14 @@ def test_wrong_words(words: list[str], message: str, tmp_path: Path, capsys: pyt
 def test_a_store_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["draw-data", "s3://bucket/data", "--clips", "1"]) == 1
     assert "not a local folder" in capsys.readouterr().err
+
+
+def test_clips_of_two_splits_never_share_a_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_data_set(str(tmp_path), 1, size=(64, 48), num_frames=2)
+    assert main(["draw-data", str(tmp_path), "--clips", "1", "--split", "held-out"]) == 1
+    assert "holds clips of the split 'train'" in capsys.readouterr().err
+    with pytest.raises(BadInput, match="another folder"):
+        write_data_set(str(tmp_path), 1, split="held-out")
 
 
 def test_a_row_without_ray(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import wave
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
+from pathlib import Path
 
 import numpy as np
 from PIL import Image
@@ -81,11 +82,22 @@ def write_data_set(
     num_frames: int = 81,
 ) -> list[str]:
     """Writes the clips of `num_clips` seeds and the list of their folders, which it also gives. Safe to run twice."""
+    check_root(root, split)
     folders = clip_folders(root, num_clips, first_seed, split, size, num_frames)
     for number, folder in enumerate(folders):
         write_clip(folder, first_seed + number, split, size, num_frames)
     write_list(root, size)
     return folders
+
+
+def check_root(root: str, split: str) -> None:
+    """Raises BadInput if clips of another split lie under the root: its lists would name both to a training."""
+    for other in set(SPLITS) - {split}:
+        if found := next(Path(root).glob(f"*/speech/{other}_*"), None):
+            raise BadInput(
+                f"{root} holds clips of the split {other!r}, such as {found.name}. Give those of {split!r} another "
+                "folder: whoever trains on a folder trains on all clips in it."
+            )
 
 
 def clip_folders(
@@ -98,14 +110,14 @@ def clip_folders(
 
 
 def write_list(root: str, size: tuple[int, int]) -> str:
-    """Lists all finished clips of this shape under the root; gives the path of the list."""
+    """Lists all finished clips of this shape, as they lie under the root; gives the path of the list."""
     shape = shape_of(size)
-    speech = os.path.join(os.path.abspath(root), shape, "speech")
+    speech = os.path.join(root, shape, "speech")
     os.makedirs(speech, exist_ok=True)
     names = sorted(entry.name for entry in os.scandir(speech) if entry.is_dir() and UNFINISHED not in entry.name)
     path = os.path.join(os.path.abspath(root), SHAPES[shape])
     with open(f"{path}.unfinished", "w") as file:
-        file.writelines(os.path.join(speech, name) + "\n" for name in names)
+        file.writelines(f"{shape}/speech/{name}\n" for name in names)
     os.replace(f"{path}.unfinished", path)
     return path
 

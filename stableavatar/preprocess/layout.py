@@ -1,7 +1,7 @@
 """The published layout of training data: which folders there are, and what lies in the folder of a clip.
 
 <root>/{square,rec,vec}/{speech,singing,dancing}/<id>/   see `clip`
-<root>/video_{square,rec,vec}_path.txt                   the folders of the clips, one in a line
+<root>/video_{square,rec,vec}_path.txt                   the folders of the clips, one in a line, from the root on
 """
 
 import hashlib
@@ -51,10 +51,10 @@ def list_path(root: str, bucket: Bucket) -> str:
 
 
 def write_lists(root: str) -> None:
-    """List the clips that lie under `root`, by their absolute paths: a list for each bucket, empty if it has none."""
+    """List the clips that lie under `root`, from there: a list for each bucket, empty if it has none."""
     for bucket in BUCKETS:
         folders = (path for name in CATEGORIES for path in Path(root, bucket.name, name).glob("*/"))
-        lines = sorted(os.path.abspath(path) for path in folders if not path.name.startswith("."))
+        lines = sorted(path.relative_to(root).as_posix() for path in folders if not path.name.startswith("."))
         path = list_path(root, bucket)
         Path(f"{path}.part").write_text("".join(f"{line}\n" for line in lines))
         os.replace(f"{path}.part", path)
