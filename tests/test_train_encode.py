@@ -38,7 +38,7 @@ class PlainLoop:
 def clips(tmp_path_factory: pytest.TempPathFactory, ray_cluster: None) -> list[Clip]:
     root = tmp_path_factory.mktemp("drawn")
     for size, number in (((64, 64), 3), ((96, 64), 2)):
-        write_data_set(str(root), number, size=size, num_frames=9)
+        write_data_set(str(root), number, first_seed=3, size=size, num_frames=9)
     found, skipped = inspect_clips(find_clips([str(root)]), config_for(1, ((64, 64), (96, 64))), tiny())
     assert len(found) == 5 and not skipped
     (Path(found[3].folder) / "images/frame_4.png").unlink()  # lost since: another one stands in

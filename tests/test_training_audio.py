@@ -1,9 +1,14 @@
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 
 from stableavatar.drawn.clips import write_data_set
 from stableavatar.drawn.visemes import SHAPES
+from stableavatar.errors import BadInput
 from stableavatar.training.audio_objective import Utterances
 from stableavatar.training.clips import Clip, find_clips, inspect_clip
 from stableavatar.training.order import Draw
@@ -29,6 +34,19 @@ def test_classes_belong_to_the_sound_at_any_speed(clips: list[Clip], speed: floa
         loud[True] += energy[1:-1][inside].tolist()
         loud[False] += energy[~silent].tolist()
     assert np.mean(loud[True]) < 0.05 * np.mean(loud[False])
+
+
+def test_a_clip_that_nobody_has_drawn_is_bad_input(clips: list[Clip], tmp_path: Path) -> None:
+    clip = replace(clips[0], folder=str(shutil.copytree(clips[0].folder, tmp_path / "one")))
+    source, draw = Utterances([clip], {}), Draw(position=0, index=0, seed=0)
+    for content, message in (("{}", "does not tell the phonemes"), ("{", "is no JSON"), (None, "is missing")):
+        truth = tmp_path / "one/truth.json"
+        truth.write_text(content) if content else truth.unlink()
+        with pytest.raises(BadInput, match=rf"truth\.json {message}.*draw-data"):
+            source.read(draw)
+    (tmp_path / "one/audio.wav").unlink()
+    with pytest.raises(BadInput, match="has gone since"):
+        source.read(draw)
 
 
 def test_a_draw_says_what_is_read(clips: list[Clip]) -> None:

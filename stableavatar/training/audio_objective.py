@@ -12,7 +12,6 @@ then), `tone` (and so much darker or brighter).
 Shapes: B batch, S samples of sound, A audio tokens, E the encoder's width.
 """
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -24,12 +23,11 @@ from torch import Tensor, nn
 
 from stableavatar.drawn.espeak import Phoneme
 from stableavatar.drawn.visemes import NUM_VISEMES, viseme_track
-from stableavatar.training.clips import Clip, read_file, read_sound
+from stableavatar.training.clips import Clip, read_sound, read_truth
 from stableavatar.training.config import TrainingConfig
 from stableavatar.training.encode import Sample
 from stableavatar.training.objective import Moment, Objective
 from stableavatar.training.order import Draw
-from stableavatar.training.places import join
 from stableavatar.units import SAMPLES_PER_FRAME, SPEECH_RATE
 
 DEFAULTS: dict[str, Any] = {"num_frames": 81, "noise": 0.5, "speed": 0.15, "tone": 0.6}
@@ -59,7 +57,7 @@ class Utterances:
         speed = random.uniform(min(1 / (1 + self.speed), fastest), fastest)
         first = round(random.uniform(0, clip.num_frames - self.num_frames * speed) * SAMPLES_PER_FRAME)
         num_samples = self.num_frames * SAMPLES_PER_FRAME
-        speech = _faster(read_sound(clip.folder, first, round(num_samples * speed)), num_samples)
+        speech = _faster(read_sound(clip, first, round(num_samples * speed)), num_samples)
         speech[1:] += random.uniform(-self.tone, self.tone) * speech[:-1]
         if random.random() < self.noise:
             loudness = speech.std() * 10 ** (-random.uniform(*_SNR_DB) / 20)
@@ -67,8 +65,7 @@ class Utterances:
         speech = (speech - speech.mean()) / np.sqrt(speech.var() + 1e-7)
         num_tokens = len(speech) // 320 - 1  # of wav2vec2's convolutions
         times_s = first / SPEECH_RATE + speed * (np.arange(num_tokens) + 0.6) / _TOKENS_PER_S  # a token hears 25 ms
-        truth = json.loads(read_file(join(clip.folder, "truth.json")))
-        phonemes = [Phoneme(name=name, start_s=start, end_s=end) for name, start, end in truth["phonemes"]]
+        phonemes = [Phoneme(name=name, start_s=start, end_s=end) for name, start, end in read_truth(clip)["phonemes"]]
         return {
             "speech": torch.from_numpy(speech.astype(np.float32)),
             "visemes": torch.from_numpy(viseme_track(phonemes, times_s)).long(),

@@ -9,10 +9,12 @@ Shapes: V video frames, H W height and width in pixels.
 """
 
 import io
+import json
 import posixpath
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 import av
 import fsspec
@@ -32,6 +34,7 @@ PROMPTS = {
 }
 MASKS = ("face_masks", "lip_masks")
 _FPS_TOLERANCE = 0.01
+_LOST_FRAMES = 2  # at the end of a film, where who took the images from it may have counted otherwise
 _PREPARE = "`stableavatar prepare-data` makes it right"
 
 
@@ -116,17 +119,8 @@ def inspect_clip(folder: str, num_frames: int, *, missing_masks: str = "skip") -
     for name in MASKS if missing_masks == "skip" else ():
         if _count(files, f"{path}/{name}") < there:
             raise BadInput(f"{folder}: {name}/ has fewer masks than images/ has frames; {_PREPARE}.")
-    _check_speed(folder)
-    num_samples, rate, channels = _sound_info(folder)
-    if (rate, channels) != (SPEECH_RATE, 1):
-        raise BadInput(
-            f"{join(folder, 'audio.wav')} has {rate} Hz and {channels} channels, not 16000 Hz mono; {_PREPARE}."
-        )
-    if num_samples < (there - 1) * SAMPLES_PER_FRAME:
-        seconds = num_samples / SPEECH_RATE
-        raise BadInput(
-            f"{join(folder, 'audio.wav')} ends after {seconds:.2f} s, its {there} frames after {there / FPS:.2f} s."
-        )
+    _check_film(folder, there)
+    _check_sound(folder, there)
     width, height = _read_image(join(folder, "images/frame_0.png")).size
     return Clip(
         folder=folder,
@@ -144,14 +138,13 @@ def read_window(clip: Clip, start: int, num_frames: int) -> ClipWindow:
     Raises:
         BadInput: a file is missing or damaged, or of another size than the first.
     """
-    with _still_there(clip):
-        return ClipWindow(
-            frames_VHWC=read_frames(clip, start, num_frames),
-            reference_HWC=read_frames(clip, 0, 1)[0],
-            speech=read_sound(clip.folder, start * SAMPLES_PER_FRAME, num_frames * SAMPLES_PER_FRAME),
-            masks_VHW={name: read_masks(clip, name, start, num_frames) for name in MASKS},
-            prompt=clip.prompt,
-        )
+    return ClipWindow(
+        frames_VHWC=read_frames(clip, start, num_frames),
+        reference_HWC=read_frames(clip, 0, 1)[0],
+        speech=read_sound(clip, start * SAMPLES_PER_FRAME, num_frames * SAMPLES_PER_FRAME),
+        masks_VHW={name: read_masks(clip, name, start, num_frames) for name in MASKS},
+        prompt=clip.prompt,
+    )
 
 
 def read_frames(clip: Clip, start: int, num_frames: int) -> np.ndarray:
@@ -179,12 +172,26 @@ def _still_there(clip: Clip) -> Iterator[None]:
         raise BadInput(f"{clip.folder}: a file has gone since the clip was looked at: {error}") from error
 
 
-def read_sound(folder: str, first: int, num_samples: int) -> np.ndarray:
-    """Samples of a clip's sound, float32 [num_samples]; silence where it has ended."""
-    with soundfile.SoundFile(io.BytesIO(read_file(join(folder, "audio.wav")))) as sound:
+def read_sound(clip: Clip, first: int, num_samples: int) -> np.ndarray:
+    """Samples of a clip's sound, float32 [num_samples]; silence where it has ended. Raises as above."""
+    with _still_there(clip), _opened_sound(join(clip.folder, "audio.wav")) as sound:
         sound.seek(min(first, sound.frames))
         samples = sound.read(num_samples, dtype="float32")
     return np.pad(samples, (0, num_samples - len(samples)))
+
+
+def read_truth(clip: Clip) -> dict[str, Any]:
+    """What is known of a drawn clip: the phonemes that are said, and more. Raises BadInput: it is not one."""
+    path = join(clip.folder, "truth.json")
+    try:
+        truth = json.loads(read_file(path))
+    except FileNotFoundError as error:
+        raise BadInput(f"{path} is missing. `stableavatar draw-data` makes clips that have one.") from error
+    except ValueError as error:
+        raise BadInput(f"{path} is no JSON: {error}. `stableavatar draw-data` makes it.") from error
+    if not isinstance(truth, dict) or "phonemes" not in truth:
+        raise BadInput(f"{path} does not tell the phonemes that are said. `stableavatar draw-data` makes it.")
+    return truth
 
 
 def _stack(clip: Clip, name: str, numbers: Iterable[int], mode: str) -> np.ndarray:
@@ -227,29 +234,52 @@ def _count(files: fsspec.AbstractFileSystem, path: str) -> int:
     return next(number for number in range(len(names) + 1) if f"frame_{number}.png" not in names)
 
 
-def _check_speed(folder: str) -> None:
+def _check_film(folder: str, num_images: int) -> None:
     path = join(folder, "sub_clip.mp4")
     try:
         with av.open(io.BytesIO(read_file(path))) as film:
             stream = film.streams.video[0]
             fps = float(stream.average_rate or stream.frames / (stream.duration * stream.time_base))  # type: ignore[operator]
+            num_frames = stream.frames  # 0: the file does not say
     except FileNotFoundError as error:
         raise BadInput(f"{path} is missing; {_PREPARE}.") from error
     except (av.FFmpegError, IndexError, TypeError, ZeroDivisionError) as error:
         raise BadInput(f"{path} is no video: {error}; {_PREPARE}.") from error
     if abs(fps - FPS) > _FPS_TOLERANCE:
         raise BadInput(f"{path} has {fps:.3f} frames per second, not {FPS}; {_PREPARE}.")
+    if num_images < num_frames - _LOST_FRAMES:
+        raise BadInput(
+            f"{path} has {num_frames} frames, but images/ has {num_images} without a gap: some are missing, or they "
+            f"were taken at another rate; {_PREPARE}."
+        )
 
 
-def _sound_info(folder: str) -> tuple[int, int, int]:
+def _check_sound(folder: str, num_frames: int) -> None:
     path = join(folder, "audio.wav")
     try:
-        info = soundfile.info(io.BytesIO(read_file(path)))
+        with _opened_sound(path) as sound:
+            rate, channels, num_samples = sound.samplerate, sound.channels, sound.frames
+            samples = sound.read(dtype="float32")
     except FileNotFoundError as error:
         raise BadInput(f"{path} is missing: a clip without sound teaches nothing; {_PREPARE}.") from error
+    if (rate, channels) != (SPEECH_RATE, 1):
+        raise BadInput(f"{path} has {rate} Hz and {channels} channels, not 16000 Hz mono; {_PREPARE}.")
+    if num_samples < (num_frames - 1) * SAMPLES_PER_FRAME:
+        seconds = num_samples / SPEECH_RATE
+        raise BadInput(f"{path} ends after {seconds:.2f} s, its {num_frames} frames after {num_frames / FPS:.2f} s.")
+    if not samples.any():
+        raise BadInput(f"{path} is silence, which teaches nothing. Leave out clips in which nobody is heard.")
+
+
+@contextmanager
+def _opened_sound(path: str) -> Iterator[soundfile.SoundFile]:
+    """Raises FileNotFoundError; BadInput if it cannot be read to its end."""
+    data = read_file(path)
+    try:
+        with soundfile.SoundFile(io.BytesIO(data)) as sound:
+            yield sound
     except soundfile.SoundFileError as error:
         raise BadInput(f"{path} is no sound: {error}; {_PREPARE}.") from error
-    return info.frames, info.samplerate, info.channels
 
 
 def _prompt(files: fsspec.AbstractFileSystem, folder: str, path: str) -> str:
