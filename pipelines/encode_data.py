@@ -6,25 +6,24 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 
 from manifests.redact import redacted
 from pipelines import storage
 from pipelines.stage import Row
-from pipelines.train_data import Skipped, inspect_clips
+from pipelines.train_data import Skipped, find_held_out, inspect_clips, training_folders
 from pipelines.train_encode import CPU_THREADS, encode_window
 from pipelines.workers import Capacity, Pool, cluster, flow
 from stableavatar.errors import BadInput
-from stableavatar.model.weights import weights_hash
+from stableavatar.model.weights import encoders_hash
 from stableavatar.presets import Preset
-from stableavatar.training.clips import Clip, find_clips
+from stableavatar.training.clips import Clip
 from stableavatar.training.config import TrainingConfig
 from stableavatar.training.encode import Encoder
 from stableavatar.training.order import seed_of
 from stableavatar.training.shards import write_shard
+from stableavatar.training.sources import start_of
 from stableavatar.training.start import preset_of
-from stableavatar.units import frames_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,8 +37,7 @@ class Windows:
     def seeds(self, clip: Clip) -> list[int]:
         """The seeds of a clip's windows, each of which begins at another frame."""
         seeds = [seed_of(self.seed, "window", clip.id, number) for number in range(self.per_clip)]
-        last = clip.num_frames - frames_of(self.num_latents)
-        starts = {int(np.random.default_rng(seed).integers(last + 1)): seed for seed in reversed(seeds)}
+        starts = {start_of(clip, self.num_latents, seed): seed for seed in reversed(seeds)}
         return [seed for seed in seeds if seed in starts.values()]
 
 
@@ -56,9 +54,9 @@ class EncodeReport:
 class EncodeClip:
     """In: `clip`, the number of one, and `name`, that of its file. Out: the same and `error`, empty if all is well."""
 
-    def __init__(self, preset: Preset, clips: Sequence[Clip], windows: Windows, output: str):
+    def __init__(self, preset: Preset, clips: Sequence[Clip], windows: Windows, output: str, encoders: str):
         self.encoder = Encoder.load(preset, "cuda" if torch.cuda.is_available() else "cpu")
-        self.clips, self.windows, self.output = clips, windows, output
+        self.clips, self.windows, self.output, self.encoders = clips, windows, output, encoders
 
     def __call__(self, row: Row) -> Row:
         """Encode the windows of a clip and write its file."""
@@ -69,14 +67,14 @@ class EncodeClip:
             ]
         except BadInput as error:
             return {**row, "error": redacted(str(error))}
-        write_shard(self.output, encoded, row["name"])
+        write_shard(self.output, encoded, row["name"], self.encoders)
         return {**row, "error": ""}
 
 
 def encode_data(
     config: TrainingConfig, output: str, *, per_clip: int = 1, num_clips: int | None = None
 ) -> EncodeReport:
-    """Encode the clips of a run; those that are encoded already stay.
+    """Encode the clips of a run but for those that are held out; those that are encoded already stay.
 
     Args:
         config: the run: its clips, model, window and seed.
@@ -92,7 +90,7 @@ def encode_data(
     storage.check_writable(output)
     windows = Windows(num_latents=config.data.num_latents, seed=config.seed, per_clip=per_clip)
     with cluster() as capacity:
-        folders = find_clips([storage.absolute(root) for root in config.data.clips])
+        folders = training_folders(config.data, find_held_out(config.data))
         clips, skipped = inspect_clips(folders[:num_clips], config, preset)
         num_before, failed = encode_clips(clips, preset, windows, output, capacity)
     skipped += failed
@@ -107,15 +105,15 @@ def encode_clips(
     clips: Sequence[Clip], preset: Preset, windows: Windows, output: str, capacity: Capacity
 ) -> tuple[int, list[Skipped]]:
     """Write a file for each clip that has none. Gives how many had one, and the clips that cannot be encoded."""
-    weights = weights_hash(preset)
-    names = [shard_name(clip, windows, weights) for clip in clips]
+    encoders = encoders_hash(preset)
+    names = [shard_name(clip, windows, encoders) for clip in clips]
     there = set(storage.names_in(output))
     rows: list[dict[str, Any]] = [
         {"clip": n, "name": name} for n, name in enumerate(names) if f"{name}.parquet" not in there
     ]
     pool = Pool(
         stage=EncodeClip,
-        args=(preset, clips, windows, output),
+        args=(preset, clips, windows, output, encoders),
         size=max(1, min(len(rows), capacity.num_gpus or capacity.num_cpus // CPU_THREADS)),
         num_cpus=CPU_THREADS,
         num_gpus=1 if capacity.num_gpus else 0,
@@ -126,8 +124,8 @@ def encode_clips(
     return len(clips) - len(rows), [Skipped(folder=clips[n].folder, reason=why) for n, why in failed.items()]
 
 
-def shard_name(clip: Clip, windows: Windows, weights: str) -> str:
+def shard_name(clip: Clip, windows: Windows, encoders: str) -> str:
     """The name of a clip's file, made from everything that is in it."""
-    words: list[Any] = [clip.folder, clip.num_frames, clip.width, clip.height, clip.prompt, clip.missing_masks, weights]
-    words += [windows.num_latents, *windows.seeds(clip)]
+    words: list[Any] = [clip.folder, clip.num_frames, clip.width, clip.height, clip.prompt, clip.missing_masks]
+    words += [encoders, windows.num_latents, *windows.seeds(clip)]
     return f"{clip.id}-{hashlib.sha256(json.dumps(words).encode()).hexdigest()[:16]}"

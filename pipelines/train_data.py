@@ -14,14 +14,16 @@ from manifests.redact import redacted
 from pipelines import storage
 from pipelines.train_encode import encoded_batches
 from stableavatar.errors import BadInput
+from stableavatar.model.weights import encoders_hash
 from stableavatar.presets import Preset
 from stableavatar.training.clips import Clip, find_clips, inspect_clip
-from stableavatar.training.config import TrainingConfig
+from stableavatar.training.config import Data, TrainingConfig
 from stableavatar.training.encode import Sample
 from stableavatar.training.feed import feed
 from stableavatar.training.objective import Source
 from stableavatar.training.order import Order, Place
-from stableavatar.training.shards import is_encoded
+from stableavatar.training.places import plain
+from stableavatar.training.shards import EncodedWindows, is_encoded
 from stableavatar.training.sources import Encoded, num_frames_needed, sizes_of, source_of
 
 SKIPPED = "skipped.jsonl"
@@ -46,24 +48,82 @@ class Found:
     clips: tuple[Clip, ...] = ()
     held_out: tuple[Clip, ...] = ()
     skipped: tuple[Skipped, ...] = ()
+    shards: tuple[str, ...] = ()  # names of the files of encoded windows
+    encoders: str = ""  # hash of the frozen networks
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeldOut:
+    """What is never trained on: folders of clips, and windows that were encoded before."""
+
+    folders: Sequence[str]
+    windows: EncodedWindows
+
+    @property
+    def clips(self) -> set[str]:
+        """The folders of all clips that it is of."""
+        return {*self.folders, *self.windows.clips}
+
+
+def find_held_out(data: Data) -> HeldOut:
+    """What the run must not see. Raises BadInput."""
+    encoded = [root for root in data.held_out if is_encoded(root)]
+    folders = find_clips([root for root in data.held_out if root not in encoded])
+    return HeldOut(folders=folders, windows=EncodedWindows(encoded))
+
+
+def training_folders(data: Data, held_out: HeldOut) -> list[str]:
+    """The folders of a run's clips, without those that are held out. Raises BadInput."""
+    left_out = held_out.clips
+    return [folder for folder in find_clips(data.clips) if folder not in left_out]
 
 
 def find_data(config: TrainingConfig, preset: Preset) -> Found:
     """Look at every clip of a run. Those that cannot be trained on are listed in `<output>/skipped.jsonl`.
 
     Raises:
-        BadInput: none can.
+        BadInput: none can, or encoded windows are not for this run.
+        WeightsError: a file of the frozen networks is missing.
         StorageError: a store does not answer.
     """
-    held_folders = find_clips([root for root in config.data.held_out if not is_encoded(root)])
-    folders = [] if config.data.encoded else find_clips(config.data.clips)
-    clips, skipped = inspect_clips([f for f in folders if f not in set(held_folders)], config, preset)
-    held_out, skipped_too = inspect_clips(held_folders, config, preset)
+    held_out = find_held_out(config.data)
+    encoders = encoders_hash(preset) if config.task == "avatar" else ""
+    shards = find_shards(config, held_out, encoders)
+    clips, skipped = inspect_clips([] if shards else training_folders(config.data, held_out), config, preset)
+    held_clips, skipped_too = inspect_clips(held_out.folders, config, preset)
     write_skipped(config.output, [*skipped, *skipped_too])
-    if folders and not clips:
-        reasons = "; ".join(clip.reason for clip in skipped[:3]) or "all of them are held out"
+    if not clips and not shards:
+        reasons = "; ".join(clip.reason for clip in skipped[:3]) or "none is listed that is not held out"
         raise BadInput(f"no clip of {', '.join(config.data.clips)} can be trained on: {reasons}")
-    return Found(clips=tuple(clips), held_out=tuple(held_out), skipped=(*skipped, *skipped_too))
+    return Found(
+        clips=tuple(clips),
+        held_out=tuple(held_clips),
+        skipped=(*skipped, *skipped_too),
+        shards=shards,
+        encoders=encoders,
+    )
+
+
+def find_shards(config: TrainingConfig, held_out: HeldOut, encoders: str) -> tuple[str, ...]:
+    """The names of the files of encoded windows that a run reads, in order; none if it reads clips.
+
+    Raises:
+        BadInput: the frozen networks of hash `encoders` have not made them, or they are held out.
+    """
+    if config.task != "avatar":
+        return ()
+    held_out.windows.require_encoders(encoders)
+    if not config.data.encoded:
+        return ()
+    held_folders = set(map(plain, config.data.held_out))
+    if both := [folder for folder in config.data.encoded if plain(folder) in held_folders]:
+        raise BadInput(
+            f"{both[0]} is in data.encoded and in data.held_out. Encode what is held out into a folder of its own."
+        )
+    windows = Encoded(config.data.encoded, config.data.num_latents, config.data.sizes).windows
+    windows.require_encoders(encoders)
+    windows.refuse(held_out.clips)
+    return tuple(posixpath.basename(shard.path) for shard in windows.shards)
 
 
 def inspect_clips(folders: Sequence[str], config: TrainingConfig, preset: Preset) -> tuple[list[Clip], list[Skipped]]:
@@ -107,9 +167,8 @@ def write_skipped(output: str, skipped: Iterable[Skipped]) -> None:
 
 def samples_of(config: TrainingConfig, found: Found) -> list[Any]:
     """What the order of a run's samples depends on: their names, in order."""
-    if found.clips:
-        return [[clip.folder, clip.num_frames] for clip in found.clips]
-    return [posixpath.basename(path) for _, path in source_of(config).windows.shards]  # type: ignore[attr-defined]
+    del config
+    return [[clip.folder, clip.num_frames] for clip in found.clips] or list(found.shards)
 
 
 def loads_clips(config: TrainingConfig) -> bool:
@@ -118,8 +177,8 @@ def loads_clips(config: TrainingConfig) -> bool:
 
 
 def held_out_uri(config: TrainingConfig, found: Found) -> str:
-    """Where the clips that are held out lie encoded: elsewhere for other clips."""
-    words = json.dumps([config.data.num_latents, [clip.folder for clip in found.held_out]])
+    """Where the clips that are held out lie encoded: elsewhere for other clips, or for other encoders."""
+    words = json.dumps([config.data.num_latents, found.encoders, [clip.folder for clip in found.held_out]])
     return storage.join(config.output, f"{HELD_OUT}/{hashlib.sha256(words.encode()).hexdigest()[:16]}")
 
 
@@ -129,7 +188,7 @@ def held_out_source(config: TrainingConfig, found: Found) -> Source | None:
         return source_of(config, found.held_out) if found.held_out else None
     folders = [root for root in config.data.held_out if is_encoded(root)]
     folders += [held_out_uri(config, found)] if found.held_out else []
-    return Encoded(folders, config.data.num_latents) if folders else None
+    return Encoded(folders, config.data.num_latents, config.data.sizes) if folders else None
 
 
 def batches(

@@ -8,10 +8,12 @@ from pipelines import storage
 from pipelines.encode_data import Windows, encode_data, shard_name
 from stableavatar.drawn.clips import write_data_set
 from stableavatar.errors import BadInput
+from stableavatar.model.weights import encoders_hash
+from stableavatar.presets import tiny
 from stableavatar.training.clips import Clip
 from stableavatar.training.config import Data
 from stableavatar.training.order import Draw
-from stableavatar.training.sources import Encoded
+from stableavatar.training.sources import Encoded, start_of
 from tests.training import small_config
 
 
@@ -21,6 +23,7 @@ def test_windows_of_a_clip_start_at_different_frames() -> None:
     assert windows.seeds(clip) == windows.seeds(clip) and 1 < len(windows.seeds(clip)) <= 4
     assert len(windows.seeds(replace(clip, num_frames=9))) == 1  # there is only one
     assert windows.seeds(clip) != windows.seeds(replace(clip, folder="a/c"))
+    assert len({start_of(clip, 3, seed) for seed in windows.seeds(clip)}) == len(windows.seeds(clip))
 
 
 def test_what_changes_a_file_changes_its_name() -> None:
@@ -40,9 +43,11 @@ def test_what_changes_a_file_changes_its_name() -> None:
 def test_clips_are_encoded_once_and_bad_ones_are_told(ray_cluster: None, tmp_path: Path, bucket: str) -> None:
     base = f"{bucket}/encoded"
     root = tmp_path / "drawn"
-    folders = write_data_set(str(root), 3, size=(128, 128), num_frames=9)
+    folders = write_data_set(str(root), 4, first_seed=3, size=(128, 128), num_frames=9)
     (Path(folders[1]) / "audio.wav").unlink()
-    config = small_config(data=Data(clips=(str(root),), num_latents=2))
+    (tmp_path / "held.txt").write_text(f"{folders[3]}/\n")
+    data = Data(clips=(str(root),), held_out=(str(tmp_path / "held.txt"),), num_latents=2)
+    config = small_config(data=data)
     report = encode_data(config, base, per_clip=2)
     assert (report.num_clips, report.num_before) == (2, 0)
     assert [clip.folder for clip in report.skipped] == [folders[1]] and "without sound" in report.skipped[0].reason
@@ -53,6 +58,8 @@ def test_clips_are_encoded_once_and_bad_ones_are_told(ray_cluster: None, tmp_pat
     assert again.num_before == 2 and storage.names_in(base) == names
 
     source = Encoded([base], 2)
+    assert source.windows.clips == {folders[0], folders[2]}
+    source.windows.require_encoders(encoders_hash(tiny()))
     sample = source.read(Draw(position=0, index=0, seed=0))
     assert sample["mean"].shape == (16, 2, 16, 16) and torch.isfinite(sample["mean"]).all()
     with pytest.raises(BadInput, match=r"windows of 2 latent frames, but data\.num_latents is 3"):

@@ -11,7 +11,7 @@ from stableavatar.checkpoints.inspect import verify_folder
 from stableavatar.errors import WeightsError
 from stableavatar.model.conditions import TextEncoder, audio_network
 from stableavatar.model.networks import AUDIO, TRANSFORMER, VAE
-from stableavatar.model.weights import Component, load_network, random_network, weights_hash
+from stableavatar.model.weights import Component, encoders_hash, load_network, random_network, weights_hash
 from stableavatar.presets import (
     MODEL_FILE,
     Preset,
@@ -67,6 +67,8 @@ def test_the_hash_is_that_of_the_content(tmp_path: Path) -> None:
     one, same, other = (save(tmp_path / name, VAE, seed=seed) for name, seed in (("one", 1), ("same", 1), ("other", 2)))
     assert weights_hash(one) == weights_hash(same) != weights_hash(other)
     assert weights_hash(one) != weights_hash(tiny())
+    assert encoders_hash(one) == encoders_hash(same) != encoders_hash(other)
+    assert encoders_hash(save(tmp_path / "trained", TRANSFORMER)) == encoders_hash(tiny()) != encoders_hash(one)
 
 
 def test_a_saved_model_remembers_its_published_base(tmp_path: Path) -> None:

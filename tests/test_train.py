@@ -45,6 +45,13 @@ def encoded(tmp_path_factory: pytest.TempPathFactory) -> str:
     return folder
 
 
+@pytest.fixture(scope="module")
+def held_out(tmp_path_factory: pytest.TempPathFactory) -> str:
+    folder = str(tmp_path_factory.mktemp("held-out"))
+    write_encoded(folder, 7, first_seed=100)
+    return folder
+
+
 def write_run(path: Path, encoded: str, **words: Any) -> str:
     """A run of two workers on encoded windows, as a file."""
     values = {
@@ -93,7 +100,7 @@ def workers() -> list[psutil.Process]:
 
 
 @pytest.fixture(scope="module")
-def quiet(ray_cluster: None, encoded: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def quiet(ray_cluster: None, encoded: str, held_out: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What a run has left that nobody disturbed, and that made videos at its last step."""
     folder = tmp_path_factory.mktemp("quiet")
     row = {"portrait": f"{EXAMPLES}/portrait_nasa.jpg", "audio": f"{EXAMPLES}/speech_es_short.flac", "end_s": 0.4}
@@ -104,7 +111,7 @@ def quiet(ray_cluster: None, encoded: str, tmp_path_factory: pytest.TempPathFact
         folder / "quiet.yaml",
         encoded,
         output=str(folder / "out"),
-        data={"encoded": [encoded], "held_out": [encoded], "num_latents": 3},
+        data={"encoded": [encoded], "held_out": [held_out], "num_latents": 3},
         validation={"every": NUM_STEPS, "manifest": str(manifest), "num_steps": 1},
     )
     config = read_config(file, {})

@@ -40,6 +40,21 @@ def test_clips_are_found_by_the_lists_of_a_root(drawn: Path) -> None:
         find_clips([str(drawn / "square")])
 
 
+def test_a_clip_has_one_name_however_it_is_written(
+    drawn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folders = find_clips([str(drawn)])
+    monkeypatch.chdir(drawn)
+    for root in (".", f"file://{drawn}/", f"{drawn}/rec/.."):
+        assert find_clips([root]) == folders
+    listed = drawn / "mine.txt"
+    listed.write_text(f"./square/speech/{ONE}/\nsquare/../square/speech/{ONE}\n{drawn}/square/speech/{ONE}\n")
+    assert find_clips(["mine.txt"]) == folders[1:]
+    moved = tmp_path / "moved"
+    shutil.copytree(drawn, moved)
+    assert find_clips([str(moved)]) == [folder.replace(str(drawn), str(moved)) for folder in folders]
+
+
 def test_a_clip_says_what_it_is(drawn: Path, clip: Path) -> None:
     found = inspect_clip(find_clips([str(drawn)])[0], NUM_FRAMES)
     assert (found.width, found.height, found.num_frames) == (96, 64, NUM_FRAMES)

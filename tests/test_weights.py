@@ -17,6 +17,7 @@ from stableavatar.model.networks import COMPONENTS, IMAGE, TEXT, TRANSFORMER, VA
 from stableavatar.model.weights import (
     Component,
     empty_network,
+    encoders_hash,
     load_network,
     matched,
     random_network,
@@ -215,10 +216,15 @@ def test_hash_of_published_weights_is_that_of_their_files(folder: Path, tmp_path
     first = weights_hash(preset)
     assert first == weights_hash(replace(preset, num_steps=3))
     assert first != weights_hash(small_preset(folder, "rec-vec"))
+    assert encoders_hash(preset) == encoders_hash(small_preset(folder, "rec-vec"))
     path = tensor_path(VAE, other)
-    before = weights_hash(other)
+    before = weights_hash(other), encoders_hash(other)
     write_tensors(path, {"conv1.bias": (3,)}, torch.float32, 3)
-    assert weights_hash(other) != before
+    after = weights_hash(other), encoders_hash(other)
+    assert after[0] != before[0] and after[1] != before[1]
+    tensor_path(TRANSFORMER, other).unlink()  # as for a run that starts from the base model
+    assert encoders_hash(other) == after[1]
+    write_folder(tmp_path, small())
     path.unlink()
     with pytest.raises(WeightsError, match=r"Wan2\.1_VAE"):
         weights_hash(other)

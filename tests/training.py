@@ -8,6 +8,7 @@ import torch
 
 from pipelines.curve import METRICS
 from pipelines.curve import read_lines as lines_of
+from stableavatar.model.weights import encoders_hash
 from stableavatar.presets import tiny
 from stableavatar.training.config import Augment, Data, Optimiser, TrainingConfig, Workers
 from stableavatar.training.encode import Sample, collate
@@ -64,7 +65,8 @@ def write_encoded(folder: str, num_windows: int, first_seed: int = 0) -> None:
     """Shards as `encode-data` writes them, of samples drawn by lot."""
     for seed in range(first_seed, first_seed + num_windows):
         sample = {name: value for name, value in small_sample(seed).items() if name != "seed"}
-        write_shard(folder, [as_row(sample, clip=f"{seed}", start=0, width=32, height=32)], f"clip-{seed:03d}")
+        row = as_row(sample, clip=f"{seed}", start=0, width=32, height=32)
+        write_shard(folder, [row], f"clip-{seed:03d}", encoders_hash(PRESET))
 
 
 def curve_of(output: str) -> list[dict[str, float]]:

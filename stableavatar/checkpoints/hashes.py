@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from stableavatar.checkpoints.layout import Layout
+from stableavatar.checkpoints.layout import VARIANTS, Layout
 from stableavatar.checkpoints.tensorfile import metadata_of
 from stableavatar.errors import WeightsError
 
@@ -87,12 +87,18 @@ def hash_files(layout: Layout, variant: str) -> dict[str, str]:
     Raises:
         WeightsError: one of them is missing.
     """
+    transformer = published_hash(HashBook(layout.folder), layout.tensors("transformer", variant))
+    return {"transformer": transformer} | hash_encoders(layout)
+
+
+def hash_encoders(layout: Layout) -> dict[str, str]:
+    """The same without the transformer, which need not be there."""
     book = HashBook(layout.folder)
-    hashes = {part: published_hash(book, path) for part, path in _networks(layout, variant)}
+    hashes = {part: published_hash(book, path) for part, path in _encoders(layout)}
     return hashes | {path.name: book.sha256(path) for path in layout.tokenizer_files()}
 
 
-def _networks(layout: Layout, variant: str) -> Iterable[tuple[str, Path]]:
-    yield from ((part, layout.tensors(part, variant)) for part in ("transformer", "vae", "text", "image"))
+def _encoders(layout: Layout) -> Iterable[tuple[str, Path]]:
+    yield from ((part, layout.tensors(part, VARIANTS[0])) for part in ("vae", "text", "image"))  # the same for all
     yield "audio", layout.audio_weights()
     yield "audio config", layout.audio / "config.json"

@@ -17,11 +17,11 @@ import torch
 from accelerate import init_empty_weights
 from torch import Tensor, nn
 
-from stableavatar.checkpoints.hashes import HashBook, hash_files
+from stableavatar.checkpoints.hashes import HashBook, hash_encoders, hash_files
 from stableavatar.checkpoints.tensorfile import Pages, open_tensors
 from stableavatar.errors import WeightsError
 from stableavatar.model.names import Tensors
-from stableavatar.presets import Preset, PublishedWeights, RandomWeights
+from stableavatar.presets import Preset, PublishedWeights, RandomWeights, SavedWeights
 
 Network = TypeVar("Network", bound=nn.Module)
 
@@ -164,8 +164,25 @@ def weights_hash(preset: Preset) -> str:
         return _hash(["random-1", weights.seed, *sizes])
     if isinstance(weights, PublishedWeights):
         return _hash(["published-1", hash_files(weights.layout, weights.transformer)])
-    contents = {part: HashBook(Path(path).parent).sha256(Path(Path(path).name)) for part, path in weights.files.items()}
-    return _hash(["saved-1", weights_hash(replace(preset, weights=weights.base)), contents, *sizes])
+    return _hash(["saved-1", weights_hash(replace(preset, weights=weights.base)), _contents(weights.files), *sizes])
+
+
+def encoders_hash(preset: Preset) -> str:
+    """Hash of everything that encoded windows depend on, 32 hex digits: `weights_hash` without the transformer.
+
+    Raises:
+        WeightsError: a file is missing.
+    """
+    weights = preset.weights
+    base, files = (weights.base, weights.files) if isinstance(weights, SavedWeights) else (weights, {})
+    source = base.seed if isinstance(base, RandomWeights) else hash_encoders(base.layout)
+    contents = _contents({part: path for part, path in files.items() if part != "transformer"})
+    sizes = [dict(part) for part in (preset.vae, preset.text, preset.image, preset.audio)]
+    return _hash(["encoders-1", source, contents, preset.max_text_tokens, *sizes])
+
+
+def _contents(files: Mapping[str, str]) -> dict[str, str]:
+    return {part: HashBook(Path(path).parent).sha256(Path(Path(path).name)) for part, path in files.items()}
 
 
 def _hash(words: Iterable) -> str:

@@ -23,7 +23,7 @@ import soundfile
 from PIL import Image
 
 from stableavatar.errors import BadInput, StorageError
-from stableavatar.training.places import clips_in_tar, join, name_of, open_store, parent_name, tar_files
+from stableavatar.training.places import clips_in_tar, join, name_of, open_store, parent_name, plain, tar_files
 from stableavatar.units import FPS, SAMPLES_PER_FRAME, SPEECH_RATE
 
 LISTS = ("video_square_path.txt", "video_rec_path.txt", "video_vec_path.txt")
@@ -69,18 +69,24 @@ class ClipWindow:
 def find_clips(roots: Sequence[str]) -> list[str]:
     """The clip folders of roots of the layout or of tar files, or of text files that list them; sorted by their names.
 
+    However a root or a line is written, a clip has one name: local ones are named from the root of the disk.
+
     Raises:
         BadInput: a root holds no list.
     """
-    folders: dict[str, None] = {}
-    for root in roots:
-        for tar in tar_files(root):
-            folders |= dict.fromkeys(clips_in_tar(tar))
-        for listed in _lists(root):
+    folders: set[str] = set()
+    for root in map(plain, roots):
+        tars, lists = tar_files(root), _lists(root)
+        if not tars and not lists:
+            raise BadInput(
+                f"{root} holds none of {', '.join(LISTS)}, and no tar files. Give a root of the layout; {_PREPARE}."
+            )
+        for tar in tars:
+            folders.update(clips_in_tar(tar))
+        for listed in lists:
             base = posixpath.dirname(listed)
-            for line in read_file(listed).decode().splitlines():
-                if line.strip():
-                    folders[_under(base, line.strip())] = None
+            lines = map(str.strip, read_file(listed).decode().splitlines())
+            folders.update(_under(base, line) for line in lines if line)
     return sorted(folders)
 
 
@@ -88,16 +94,12 @@ def _lists(root: str) -> list[str]:
     if root.endswith((".txt", ".tar")):
         return [root] if root.endswith(".txt") else []
     files, path = fsspec.url_to_fs(root)
-    found = [f"{root.rstrip('/')}/{name}" for name in LISTS if files.exists(f"{path.rstrip('/')}/{name}")]
-    if not found and not tar_files(root):
-        raise BadInput(
-            f"{root} holds none of {', '.join(LISTS)}, and no tar files. Give a root of the layout; {_PREPARE}."
-        )
-    return found
+    return [f"{root}/{name}" for name in LISTS if files.exists(f"{path.rstrip('/')}/{name}")]
 
 
 def _under(base: str, name: str) -> str:
-    return name if name.startswith("/") or "://" in name else f"{base}/{name}"
+    is_whole = name.startswith("/") or "://" in name
+    return plain(name if is_whole else f"{base}/{posixpath.normpath(name)}")
 
 
 def inspect_clip(folder: str, num_frames: int, *, missing_masks: str = "skip") -> Clip:

@@ -3,6 +3,7 @@
 A folder in a tar file is named as fsspec names it: `tar://speech/anna::/data/shard-000.tar`.
 """
 
+import os
 import posixpath
 import tarfile
 import threading
@@ -22,6 +23,14 @@ def join(folder: str, name: str) -> str:
     """A file or folder `name` in a folder."""
     inside, chain, outside = folder.partition("::")
     return f"{inside.rstrip('/')}/{name}{chain}{outside}"
+
+
+def plain(place: str) -> str:
+    """The one name of a folder or file that may be written in many ways: of a local one its path from the root."""
+    if "::" in place:
+        return place
+    path = place.removeprefix("file://")
+    return place.rstrip("/") if "://" in path else os.path.abspath(os.path.expanduser(path))
 
 
 def name_of(folder: str) -> str:

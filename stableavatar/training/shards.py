@@ -1,14 +1,13 @@
 """Encoded windows in Parquet: written once, then read in any order. One row is one row group, so that one sample is
 one request.
 
-A tensor is a column of bytes in float16, its shape in the column beside it.
+A tensor is a column of bytes in float16, its shape in the column beside it. A file says which networks have encoded it.
 """
 
-import posixpath
 import uuid
-from bisect import bisect_right
-from collections.abc import Sequence
-from itertools import accumulate
+from collections.abc import Collection, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 
 import fsspec
 import numpy as np
@@ -19,6 +18,8 @@ import torch
 from stableavatar.errors import BadInput
 from stableavatar.training.encode import Sample
 
+ENCODERS = b"stableavatar.encoders"  # in a file's metadata: `encoders_hash` of the networks that have encoded it
+NUM_READERS = 8  # tables of contents that are read at once: each takes a store some round trips
 TENSORS = ("mean", "logvar", "portrait", "image", "text", "audio", "face", "lip")
 SCHEMA = pa.schema(
     [
@@ -49,16 +50,26 @@ def as_sample(row: dict) -> Sample:
     }
 
 
-def write_shard(folder: str, rows: Sequence[dict], name: str = "") -> str:
-    """Write rows as one file, whole or not at all; returns its path."""
+def write_shard(folder: str, rows: Sequence[dict], name: str, encoders: str) -> None:
+    """Write rows as one file, whole or not at all. `encoders`: hash of the networks that have encoded them."""
     files, path = fsspec.url_to_fs(folder)
     files.makedirs(path, exist_ok=True)
-    final = f"{path}/{name or uuid.uuid4().hex}.parquet"
+    schema = SCHEMA.with_metadata({ENCODERS: encoders})
     unfinished = f"{path}/.{uuid.uuid4().hex}"
     with files.open(unfinished, "wb") as file:
-        pq.write_table(pa.Table.from_pylist(list(rows), SCHEMA), file, row_group_size=1, compression="zstd")
-    files.mv(unfinished, final)
-    return final
+        pq.write_table(pa.Table.from_pylist(list(rows), schema), file, row_group_size=1, compression="zstd")
+    files.mv(unfinished, f"{path}/{name}.parquet")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shard:
+    """A file of encoded windows."""
+
+    files: fsspec.AbstractFileSystem
+    path: str
+    encoders: str  # empty: it does not say
+    clips: tuple[str, ...]  # of each window: the folder of its clip
+    sizes: tuple[tuple[int, int, int], ...]  # width, height and latent frames
 
 
 class EncodedWindows:
@@ -67,32 +78,56 @@ class EncodedWindows:
     `sizes`: width, height and latent frames of each.
     """
 
-    def __init__(self, folders: Sequence[str]):
-        """Read the tables of contents. Raises BadInput: a folder holds none, or something else."""
-        self.shards = [shard for folder in folders for shard in _shards(folder)]
-        self.sizes: list[tuple[int, int, int]] = []
-        counts = []
-        for files, path in self.shards:
-            with files.open(path) as file:
-                shard = pq.ParquetFile(file)
-                metadata = shard.metadata
-                if "mean" not in shard.schema_arrow.names or metadata.num_row_groups != metadata.num_rows:
-                    raise BadInput(f"{path} holds no encoded windows. `stableavatar encode-data` writes them.")
-                rows = shard.read(columns=["width", "height", "mean_shape"]).to_pylist()
-            counts.append(len(rows))
-            self.sizes += [(row["width"], row["height"], row["mean_shape"][1]) for row in rows]
-        self._ends = list(accumulate(counts))
+    def __init__(self, folders: Sequence[str], wanted: Collection[tuple[int, int]] = ()):
+        """Read the tables of contents. `wanted`: widths and heights, others are left out; none: all are wanted.
+
+        Raises:
+            BadInput: a folder holds no windows, or something else.
+        """
+        places = [place for folder in folders for place in _shards(folder)]
+        with ThreadPoolExecutor(NUM_READERS) as pool:
+            self.shards = list(pool.map(lambda place: _read_contents(*place), places))
+        self._rows = [
+            (shard, number)
+            for shard in self.shards
+            for number, size in enumerate(shard.sizes)
+            if not wanted or size[:2] in wanted
+        ]
+        self.sizes = [shard.sizes[number] for shard, number in self._rows]
 
     def __len__(self) -> int:
-        return self._ends[-1]
+        return len(self._rows)
 
     def __getitem__(self, index: int) -> dict:
         """The row of a window."""
-        number = bisect_right(self._ends, index)
-        files, path = self.shards[number]
-        first = self._ends[number - 1] if number else 0
-        with files.open(path) as file:
-            return pq.ParquetFile(file).read_row_group(index - first).to_pylist()[0]
+        shard, number = self._rows[index]
+        with shard.files.open(shard.path) as file:
+            return pq.ParquetFile(file).read_row_group(number).to_pylist()[0]
+
+    @property
+    def clips(self) -> set[str]:
+        """The folders of the clips that they are of."""
+        return {clip for shard in self.shards for clip in shard.clips}
+
+    def require_encoders(self, encoders: str) -> None:
+        """Raises BadInput if other networks than those of this hash have encoded any of them."""
+        for shard in self.shards:
+            if shard.encoders != encoders:
+                found = "other networks than this run's encoded it" if shard.encoders else "it says not what encoded it"
+                raise BadInput(
+                    f"{shard.path} cannot be trained on: {found}. Encode again into another folder (`stableavatar "
+                    "encode-data`), or give the model whose VAE, text, image and audio encoder were used."
+                )
+
+    def refuse(self, clips: set[str]) -> None:
+        """Raises BadInput if there is a window of one of these clips, which are held out."""
+        refused = [shard.path for shard in self.shards if not clips.isdisjoint(shard.clips)]
+        if refused:
+            more = f" and {len(refused) - 1} more files" if refused[1:] else ""
+            raise BadInput(
+                f"{refused[0]}{more}: windows of clips that data.held_out names, so they cannot be trained on. Delete "
+                "these files, or encode again into another folder: `stableavatar encode-data` leaves such clips out."
+            )
 
 
 def is_encoded(folder: str) -> bool:
@@ -103,7 +138,23 @@ def is_encoded(folder: str) -> bool:
 
 def _shards(folder: str) -> list[tuple[fsspec.AbstractFileSystem, str]]:
     files, path = fsspec.url_to_fs(folder)
-    names = sorted(name for name in files.glob(f"{path}/*.parquet") if not posixpath.basename(name).startswith("."))
+    names = sorted(files.glob(f"{path}/*.parquet"))
     if not names:
         raise BadInput(f"{folder} holds no encoded windows (*.parquet). `stableavatar encode-data` writes them.")
     return [(files, name) for name in names]
+
+
+def _read_contents(files: fsspec.AbstractFileSystem, path: str) -> Shard:
+    with files.open(path) as file:
+        shard = pq.ParquetFile(file)
+        metadata = shard.metadata
+        if "mean" not in shard.schema_arrow.names or metadata.num_row_groups != metadata.num_rows:
+            raise BadInput(f"{path} holds no encoded windows. `stableavatar encode-data` writes them.")
+        rows = shard.read(columns=["clip", "width", "height", "mean_shape"]).to_pylist()
+    return Shard(
+        files=files,
+        path=path,
+        encoders=(metadata.metadata or {}).get(ENCODERS, b"").decode(),
+        clips=tuple(row["clip"] for row in rows),
+        sizes=tuple((row["width"], row["height"], row["mean_shape"][1]) for row in rows),
+    )

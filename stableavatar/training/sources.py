@@ -1,6 +1,6 @@
 """The samples of each kind of run."""
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Collection, Hashable, Sequence
 
 import numpy as np
 
@@ -19,9 +19,16 @@ from stableavatar.units import frames_of
 class Encoded:
     """Windows that were encoded before."""
 
-    def __init__(self, folders: Sequence[str], num_latents: int):
-        """Raises BadInput: there is none, or not all have `num_latents` latent frames."""
-        self.windows = EncodedWindows(folders)
+    def __init__(self, folders: Sequence[str], num_latents: int, sizes: Collection[tuple[int, int]] = ()):
+        """Those of other `sizes` (width and height) are left out, if any are given.
+
+        Raises:
+            BadInput: there is none, or not all have `num_latents` latent frames.
+        """
+        self.windows = EncodedWindows(folders, sizes)
+        if not self.windows.sizes:
+            known = ", ".join(f"{width}x{height}" for width, height in sizes)
+            raise BadInput(f"{', '.join(folders)}: no encoded window is of {known} pixels (data.sizes)")
         if wrong := {size[2] for size in self.windows.sizes} - {num_latents}:
             raise BadInput(
                 f"{', '.join(folders)}: windows of {wrong.pop()} latent frames, but data.num_latents is {num_latents}"
@@ -40,9 +47,13 @@ _OF_CLIPS: dict[str, type[Crops] | type[Utterances]] = {"vae": Crops, "audio": U
 
 def random_window(clip: Clip, num_latents: int, seed: int) -> tuple[int, ClipWindow]:
     """A window of a clip that starts anywhere; its first frame, and what is in it."""
-    num_frames = frames_of(num_latents)
-    start = int(np.random.default_rng(seed).integers(clip.num_frames - num_frames + 1))
-    return start, read_window(clip, start, num_frames)
+    start = start_of(clip, num_latents, seed)
+    return start, read_window(clip, start, frames_of(num_latents))
+
+
+def start_of(clip: Clip, num_latents: int, seed: int) -> int:
+    """The first frame of the window that a seed chooses."""
+    return int(np.random.default_rng(seed).integers(clip.num_frames - frames_of(num_latents) + 1))
 
 
 def source_of(config: TrainingConfig, clips: Sequence[Clip] = ()) -> Source:
@@ -52,7 +63,7 @@ def source_of(config: TrainingConfig, clips: Sequence[Clip] = ()) -> Source:
         BadInput: there is nothing to read.
     """
     if config.task == "avatar":
-        return Encoded(config.data.encoded, config.data.num_latents)
+        return Encoded(config.data.encoded, config.data.num_latents, config.data.sizes)
     if not clips:
         raise BadInput(f"no clip of {', '.join(config.data.clips)} can be trained on")
     return _OF_CLIPS[config.task](clips, config.options, config.batch_size)

@@ -1,0 +1,62 @@
+"""What is held out is never trained on, and encoded windows are those of the run's own encoders."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipelines.train_data import Found, find_held_out, find_shards, samples_of, training_folders
+from stableavatar.errors import BadInput
+from stableavatar.model.weights import encoders_hash
+from stableavatar.training.config import Data
+from stableavatar.training.shards import as_row, write_shard
+from tests.training import PRESET, small_config, small_sample, write_encoded
+
+
+def write_list(path: Path, *folders: str) -> None:
+    path.write_text("".join(f"{folder}\n" for folder in folders))
+
+
+def shards(**words: Any) -> tuple[str, ...]:
+    config = small_config(data=Data(num_latents=3, **words))
+    return find_shards(config, find_held_out(config.data), encoders_hash(PRESET))
+
+
+def test_clips_that_are_held_out_are_left_out_however_they_are_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_list(tmp_path / "all.txt", "a", "./b", f"{tmp_path}/c/", "d")
+    write_list(tmp_path / "held.txt", f"{tmp_path}/b", "c")
+    row = as_row(small_sample(0), clip=f"{tmp_path}/d", start=0, width=32, height=32)
+    write_shard("shards", [row], "d", "0123")
+    data = Data(clips=(f"{tmp_path}/all.txt",), held_out=("held.txt", "shards"))
+    assert training_folders(data, find_held_out(data)) == [f"{tmp_path}/a"]
+
+
+def test_encoded_windows_of_clips_that_are_held_out_are_refused(tmp_path: Path) -> None:
+    train, held = f"{tmp_path}/train", f"{tmp_path}/held"
+    write_encoded(train, 3)
+    write_encoded(held, 2, first_seed=5)
+    names = ("clip-000.parquet", "clip-001.parquet", "clip-002.parquet")
+    assert shards(encoded=(train,), held_out=(held,)) == names
+    assert samples_of(small_config(), Found(shards=names)) == list(names)
+    write_encoded(held, 3, first_seed=1)
+    with pytest.raises(BadInput, match=r"clip-001\.parquet and 1 more files: windows of clips that data\.held_out"):
+        shards(encoded=(train,), held_out=(held,))
+
+
+@pytest.mark.parametrize("other", ["{}/train/", "{}/./train", "file://{}/train"])
+def test_a_folder_is_not_trained_on_and_held_out(tmp_path: Path, other: str) -> None:
+    write_encoded(f"{tmp_path}/train", 1)
+    with pytest.raises(BadInput, match=r"in data\.encoded and in data\.held_out"):
+        shards(encoded=(f"{tmp_path}/train",), held_out=(other.format(tmp_path),))
+
+
+@pytest.mark.parametrize("key", ["encoded", "held_out"])
+def test_windows_of_other_encoders_are_refused_where_the_run_begins(tmp_path: Path, key: str) -> None:
+    write_encoded(f"{tmp_path}/encoded", 1)
+    words: dict[str, Any] = {"clips": ("unused",), key: (f"{tmp_path}/encoded",)}
+    data = Data(num_latents=3, **words)
+    with pytest.raises(BadInput, match="other networks than this run's"):
+        find_shards(small_config(data=data), find_held_out(data), "0123")
