@@ -21,7 +21,7 @@ from stableavatar.training.clips import Clip
 from stableavatar.training.config import TrainingConfig
 from stableavatar.training.encode import Encoder
 from stableavatar.training.order import seed_of
-from stableavatar.training.shards import write_shard
+from stableavatar.training.shards import EncodedWindows, is_encoded, write_shard
 from stableavatar.training.sources import start_of
 from stableavatar.training.start import preset_of
 
@@ -83,11 +83,13 @@ def encode_data(
         num_clips: only the first ones.
 
     Raises:
-        BadInput: no clip can be used.
+        BadInput: no clip can be used, or other networks have encoded what is in `output`.
         WeightsError, StorageError, ClusterError: it cannot begin.
     """
     output, preset = storage.absolute(output), preset_of(config)
     storage.check_writable(output)
+    if is_encoded(output):  # what a run would refuse in the end is not begun
+        EncodedWindows([output]).require_encoders(encoders_hash(preset))
     windows = Windows(num_latents=config.data.num_latents, seed=config.seed, per_clip=per_clip)
     with cluster() as capacity:
         folders = training_folders(config.data, find_held_out(config.data))

@@ -13,8 +13,9 @@ from stableavatar.presets import tiny
 from stableavatar.training.clips import Clip
 from stableavatar.training.config import Data
 from stableavatar.training.order import Draw
+from stableavatar.training.shards import as_row, write_shard
 from stableavatar.training.sources import Encoded, start_of
-from tests.training import small_config
+from tests.training import small_config, small_sample
 
 
 def test_windows_of_a_clip_start_at_different_frames() -> None:
@@ -37,6 +38,13 @@ def test_what_changes_a_file_changes_its_name() -> None:
         shard_name(clip, replace(windows, per_clip=2), "0123"),
     ]
     assert len({name, *others}) == 5
+
+
+def test_windows_of_other_encoders_are_not_added_to(tmp_path: Path) -> None:
+    row = as_row(small_sample(0), clip="a", start=0, width=32, height=32)
+    write_shard(str(tmp_path), [row], "a", "0123")
+    with pytest.raises(BadInput, match=r"a\.parquet .*other networks.*another folder"):
+        encode_data(small_config(data=Data(clips=("unused",))), str(tmp_path))
 
 
 @pytest.mark.slow
