@@ -44,6 +44,13 @@ def test_values_are_typed_and_the_rest_is_as_published(tmp_path: Path) -> None:
         (MINIMUM + "workers: {sharding: zero2}", "workers.sharding is 'zero2'; there is: ddp, fsdp"),
         (MINIMUM + "workers: 4", "workers is 4; it must hold keys"),
         (MINIMUM + "preset: 2b", "there is no preset '2b'; there is: 1.3b-square"),
+        (MINIMUM + "task: vae\nvae: {windowz: [[1, 32]]}", "unknown key vae.windowz; there is: windows"),
+        (MINIMUM + "task: vae\nvae: {windows: [[2, 32]]}", "vae.windows is ((2, 32),); it must hold pairs of frames"),
+        (MINIMUM + "task: vae\nvae: {windows: []}", "vae.windows is ()"),
+        (MINIMUM + "task: audio\naudio: {noise: loud}", "audio.noise is 'loud', which is no float"),
+        (MINIMUM + "task: audio\nstart: base", "`start: base` is for task: avatar alone"),
+        (MINIMUM + "task: vae\nlora: {rank: 4}", "`lora` is for task: avatar alone"),
+        (MINIMUM + "task: vae\nworkers: {sharding: fsdp}", "`workers.sharding: fsdp` is for task: avatar alone"),
         ("- a list", "is not a list of"),
         ("{", "cannot be read as YAML"),
     ],
@@ -69,6 +76,7 @@ def test_every_preset_is_a_run(tmp_path: Path, name: str) -> None:
     config = read_config(written(tmp_path, f"preset: {name}\ndata: {{clips: [a]}}"), TRAINING_PRESETS)
     assert (config.lora is not None) == name.endswith("lora")
     assert (config.start == "base") != name.endswith("lora")
+    assert (config.weights == "rec-vec") == ("rec-vec" in name)  # those that were trained on the run's sizes
 
 
 def test_a_run_is_written_down_and_built_again(tmp_path: Path) -> None:

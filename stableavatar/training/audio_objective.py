@@ -5,15 +5,13 @@ The hidden states are also asked when they are. The adapter cuts them into slice
 of tokens: nothing tells it their order but what they say themselves. A large wav2vec2 knows its place from the edges of
 the window, which its wide positional convolution sees; a small one has to be asked.
 
-Clips need a `truth.json`, as `stableavatar draw-data` writes it. Options of the run: `num_frames` of a window, `noise`
-(share of the samples with noise), `speed` (a sample is played up to so much faster or slower: its voice is another one
-then), `tone` (and so much darker or brighter).
+Clips need a `truth.json`, as `stableavatar draw-data` writes it.
 
 Shapes: B batch, S samples of sound, A audio tokens, E the encoder's width.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -24,13 +22,12 @@ from torch import Tensor, nn
 from stableavatar.drawn.espeak import Phoneme
 from stableavatar.drawn.visemes import NUM_VISEMES, viseme_track
 from stableavatar.training.clips import Clip, read_sound, read_truth
-from stableavatar.training.config import TrainingConfig
+from stableavatar.training.config import AudioOptions, TrainingConfig
 from stableavatar.training.encode import Sample
 from stableavatar.training.objective import Moment, Objective
 from stableavatar.training.order import Draw
 from stableavatar.units import SAMPLES_PER_FRAME, SPEECH_RATE
 
-DEFAULTS: dict[str, Any] = {"num_frames": 81, "noise": 0.5, "speed": 0.15, "tone": 0.6}
 _TOKENS_PER_S = 50
 _PERIODS = (8, 16, 32, 64, 128, 256)  # tokens, of the sines and cosines that tell the time; 8 are a latent frame
 _TIME_WEIGHT = 2.0  # of that error beside that of the visemes
@@ -40,12 +37,10 @@ _SNR_DB = (5.0, 40.0)  # of the noise, against the speech
 class Utterances:
     """Windows of clips' sound, and what is said in them."""
 
-    def __init__(self, clips: Sequence[Clip], options: Mapping[str, Any], batch_size: int = 1):
+    def __init__(self, clips: Sequence[Clip], options: AudioOptions, batch_size: int = 1):
         del batch_size  # windows are all of one length
-        self.clips = clips
-        given = {**DEFAULTS, **options}
-        self.num_frames, self.noise = given["num_frames"], given["noise"]
-        self.speed, self.tone = given["speed"], given["tone"]
+        self.clips, self.options = clips, options
+        self.num_frames = options.num_frames  # that a clip must have
 
     def __len__(self) -> int:
         return len(self.clips)
@@ -53,13 +48,14 @@ class Utterances:
     def read(self, draw: Draw) -> Sample:
         """`speech` [S] of unit variance and `visemes` [A], the class of each token."""
         clip, random = self.clips[draw.index], np.random.default_rng(draw.seed)
-        fastest = min(1 + self.speed, clip.num_frames / self.num_frames)
-        speed = random.uniform(min(1 / (1 + self.speed), fastest), fastest)
+        options = self.options
+        fastest = min(1 + options.speed, clip.num_frames / self.num_frames)
+        speed = random.uniform(min(1 / (1 + options.speed), fastest), fastest)
         first = round(random.uniform(0, clip.num_frames - self.num_frames * speed) * SAMPLES_PER_FRAME)
         num_samples = self.num_frames * SAMPLES_PER_FRAME
         speech = _faster(read_sound(clip, first, round(num_samples * speed)), num_samples)
-        speech[1:] += random.uniform(-self.tone, self.tone) * speech[:-1]
-        if random.random() < self.noise:
+        speech[1:] += random.uniform(-options.tone, options.tone) * speech[:-1]
+        if random.random() < options.noise:
             loudness = speech.std() * 10 ** (-random.uniform(*_SNR_DB) / 20)
             speech = speech + random.normal(size=len(speech)).astype(np.float32) * loudness
         speech = (speech - speech.mean()) / np.sqrt(speech.var() + 1e-7)

@@ -104,6 +104,35 @@ class Validation:
 
 
 @dataclass(frozen=True, kw_only=True)
+class VaeOptions:
+    """Of `task: vae`: the crops that it learns from, and how its errors are weighted."""
+
+    # (frames, 4n + 1 of them; pixels of a crop's side). Each batch is of one: large and short, or small and long.
+    windows: tuple[tuple[int, int], ...] = ((1, 96), (5, 64), (9, 48), (17, 48))
+    first_windows: tuple[tuple[int, int], ...] = ((1, 96),)  # pictures alone are learned much sooner
+    num_first: int = 0  # batches that are of `first_windows`
+    kl: float = 1e-6  # weight of the Kullback-Leibler term
+    lip: float = 4.0  # of the lips' pixels, above that of all others
+    squares: float = 2.0  # of the squared error
+    edges: float = 0.5  # of that of the differences between neighbours
+
+    def __post_init__(self) -> None:
+        for name, windows in (("windows", self.windows), ("first_windows", self.first_windows)):
+            if not windows or any(num_frames % 4 != 1 or size < 1 for num_frames, size in windows):
+                raise BadInput(f"vae.{name} is {windows}; it must hold pairs of frames (1, 5, 9, ...) and pixels")
+
+
+@dataclass(frozen=True, kw_only=True)
+class AudioOptions:
+    """Of `task: audio`: how long the sound is that is heard at once, and what is done to it."""
+
+    num_frames: int = 81  # video frames of a window
+    noise: float = 0.5  # share of the samples with noise
+    speed: float = 0.15  # a sample is played up to so much faster or slower: its voice is another one then
+    tone: float = 0.6  # and so much darker or brighter
+
+
+@dataclass(frozen=True, kw_only=True)
 class TrainingConfig:
     """A whole run."""
 
@@ -134,7 +163,9 @@ class TrainingConfig:
     keep_checkpoints: int = 2
     save_as: str = "bf16"  # number type of the model's file
     log_every: int = 10
-    options: Mapping[str, Any] = field(default_factory=dict)  # of the task, where it is not the avatar's
+
+    vae: VaeOptions = field(default_factory=VaeOptions)  # where that is the task
+    audio: AudioOptions = field(default_factory=AudioOptions)  # the same
 
     def __post_init__(self) -> None:
         for name, value, known in (
@@ -153,8 +184,20 @@ class TrainingConfig:
         for name in ("num_steps", "batch_size", "accumulate", "checkpoint_every", "log_every"):
             if getattr(self, name) < 1:
                 raise BadInput(f"{name} is {getattr(self, name)}; it must be at least 1")
+        if self.task != "avatar":
+            self._require_small()
         if not (self.data.clips or self.data.encoded):
             raise BadInput("nothing to train on: give data.clips or data.encoded")
+
+    def _require_small(self) -> None:
+        """What only the transformer can have."""
+        for name, wrong in (
+            ("start: base", self.start == "base"),
+            ("lora", self.lora is not None),
+            ("workers.sharding: fsdp", self.workers.sharding == "fsdp"),
+        ):
+            if wrong:
+                raise BadInput(f"`{name}` is for task: avatar alone, and the task is {self.task!r}: leave it out")
 
 
 def read_config(path: str | Path, presets: Mapping[str, Mapping[str, Any]]) -> TrainingConfig:

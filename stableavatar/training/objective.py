@@ -23,6 +23,11 @@ class Moment:
     num_batches: int = 1  # of a worker in this step
     place: Place = ALONE
 
+    @property
+    def part(self) -> int:
+        """Which batch of the step this is, in the order of the run: the same however workers and batches share it."""
+        return self.batch * self.place.num_workers + self.place.rank
+
 
 class Source(Protocol):
     """The samples of an objective, in any order."""
@@ -57,7 +62,7 @@ class Objective(nn.Module):
         """The parts that are spread over devices one by one."""
         return []
 
-    def finish(self, source: Source, preset: Preset) -> Mapping[str, Any]:
-        """What the training has changed in the preset besides the weights."""
-        del source, preset
+    def finish(self, network: Any, source: Source, preset: Preset) -> Mapping[str, Any]:
+        """What the training has changed in the preset besides the weights; `network` has those that are saved."""
+        del network, source, preset
         return {}

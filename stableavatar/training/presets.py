@@ -18,7 +18,7 @@ def _run(sizes: tuple[tuple[int, int], ...], **values: Any) -> dict[str, Any]:
 
 _FULL: dict[str, dict[str, Any]] = {
     "1.3b-square": _run(SQUARE, workers={"num_workers": 4}),
-    "1.3b-rec-vec": _run(WIDE_AND_TALL, workers={"num_workers": 4}),
+    "1.3b-rec-vec": _run(WIDE_AND_TALL, weights="rec-vec", workers={"num_workers": 4}),
     # The parameters, gradients and moments of 14B are 224 GB: they lie in parts on all GPUs.
     "14b": _run((*SQUARE, *WIDE_AND_TALL), workers={"num_workers": 8, "sharding": "fsdp"}),
 }

@@ -42,9 +42,6 @@ class Encoded:
         return as_sample(self.windows[draw.index])
 
 
-_OF_CLIPS: dict[str, type[Crops] | type[Utterances]] = {"vae": Crops, "audio": Utterances}
-
-
 def random_window(clip: Clip, num_latents: int, seed: int) -> tuple[int, ClipWindow]:
     """A window of a clip that starts anywhere; its first frame, and what is in it."""
     start = start_of(clip, num_latents, seed)
@@ -66,7 +63,7 @@ def source_of(config: TrainingConfig, clips: Sequence[Clip] = ()) -> Source:
         return Encoded(config.data.encoded, config.data.num_latents, config.data.sizes)
     if not clips:
         raise BadInput(f"no clip of {', '.join(config.data.clips)} can be trained on")
-    return _OF_CLIPS[config.task](clips, config.options, config.batch_size)
+    return _of_clips(config, clips)
 
 
 def sizes_of(source: Source) -> Sequence[Hashable]:
@@ -78,4 +75,10 @@ def num_frames_needed(config: TrainingConfig) -> int:
     """The shortest clip that a run can use, in frames."""
     if config.task == "avatar":
         return frames_of(config.data.num_latents)
-    return _OF_CLIPS[config.task]((), config.options).num_frames
+    return _of_clips(config).num_frames
+
+
+def _of_clips(config: TrainingConfig, clips: Sequence[Clip] = ()) -> Crops | Utterances:
+    if config.task == "vae":
+        return Crops(clips, config.vae, config.batch_size)
+    return Utterances(clips, config.audio, config.batch_size)

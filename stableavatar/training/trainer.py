@@ -1,8 +1,9 @@
 """The trainer: one worker's part of a run. What it computes depends on the run's description and the step alone."""
 
+import copy
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -37,7 +38,6 @@ from stableavatar.training.vae_objective import VaeObjective
 
 OBJECTIVES: dict[str, type[Objective]] = {"avatar": AvatarObjective, "vae": VaeObjective, "audio": AudioObjective}
 _NUMBER_TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
-_PARTS = ("transformer", "vae", "text", "image", "audio")
 
 
 class Trainer:
@@ -169,8 +169,14 @@ class Trainer:
             (folder / names[part]).write_bytes(Path(path).read_bytes())
         as_saved = {name: _saved(tensor, config.save_as) for name, tensor in tensors.items()}
         save_file(as_saved, folder / names[self.objective.part])
-        changed = self.objective.finish(source, preset) if source else {}
+        changed = self._finish(as_saved, source) if source else {}
         save_model_file(replace(preset, name=config.name, **changed), folder, names)
+
+    def _finish(self, saved: dict[str, Tensor], source: Source) -> Mapping[str, Any]:
+        """What is measured at the end: on the tensors as they are saved, which may be averages and have fewer bits."""
+        network = copy.deepcopy(self.objective.network)
+        network.load_state_dict(saved)
+        return self.objective.finish(network.eval(), source, self.preset)
 
     def _whole_tensors(self) -> dict[str, Tensor]:
         """Every tensor of the network, gathered on the first worker: averages where there are some."""
@@ -188,7 +194,7 @@ class Trainer:
 
     def _seed(self, moment: Moment) -> None:
         """What libraries draw by themselves depends on the place in the run too: there is no state to be saved."""
-        seed = seed_of(self.config.seed, "libraries", moment.step, moment.batch, moment.place.rank)
+        seed = seed_of(self.config.seed, "libraries", moment.step, moment.part)
         torch.manual_seed(seed)
         np.random.seed(seed % 2**32)
 

@@ -1,10 +1,5 @@
 """A small Wan VAE from nothing: pixels through latents to the same pixels, on crops of windows.
 
-Options of the run: `windows` (pairs of frames, 4n + 1 of them, and pixels of a crop's side; each batch is of one of
-them: small and long as well as large and short), `first_windows` for the first `num_first` batches (pictures alone
-are learned much sooner), `kl` (weight of the Kullback-Leibler term), `lip` (weight of the lips' pixels above that of
-all others), `squares` (weight of the squared error), `edges` (weight of that of the differences between neighbours).
-
 Shapes: B batch, C channels, V video frames, H W height and width in pixels.
 """
 
@@ -17,33 +12,21 @@ from torch import Tensor
 
 from stableavatar.presets import Preset
 from stableavatar.training.clips import Clip, read_frames, read_masks
-from stableavatar.training.config import TrainingConfig
+from stableavatar.training.config import VaeOptions
 from stableavatar.training.encode import Sample, as_video
 from stableavatar.training.objective import Moment, Objective, Source
 from stableavatar.training.order import Draw, generator_of, seed_of
 
-DEFAULTS: dict[str, Any] = {
-    "windows": [[1, 96], [5, 64], [9, 48], [17, 48]],
-    "first_windows": [[1, 96]],
-    "num_first": 0,
-    "kl": 1e-6,
-    "lip": 4.0,
-    "squares": 2.0,
-    "edges": 0.5,
-}
 _NUM_MEASURED = 48  # clips that the latents' mean and deviation are measured on
 
 
 class Crops:
     """Crops of clips at random places and times; every second one around the lips."""
 
-    def __init__(self, clips: Sequence[Clip], options: Mapping[str, Any], batch_size: int = 1):
-        self.clips, self.batch_size = clips, batch_size
-        given = {**DEFAULTS, **options}
-        self.windows, self.first_windows, self.num_first = (
-            given[name] for name in ("windows", "first_windows", "num_first")
-        )
-        self.num_frames = max(num_frames for num_frames, _ in self.windows)  # that a clip must have
+    def __init__(self, clips: Sequence[Clip], options: VaeOptions, batch_size: int = 1):
+        self.clips, self.options, self.batch_size = clips, options, batch_size
+        used = (*options.windows, *(options.first_windows if options.num_first else ()))
+        self.num_frames = max(num_frames for num_frames, _ in used)  # that a clip must have
 
     def __len__(self) -> int:
         return len(self.clips)
@@ -68,7 +51,7 @@ class Crops:
 
     def _window(self, batch: int) -> tuple[int, int]:
         """Frames and pixels of all samples of a batch."""
-        windows = self.first_windows if batch < self.num_first else self.windows
+        windows = self.options.first_windows if batch < self.options.num_first else self.options.windows
         return windows[seed_of("window", batch) % len(windows)]
 
 
@@ -77,38 +60,32 @@ class VaeObjective(Objective):
 
     part = "vae"
 
-    def __init__(self, network: Any, config: TrainingConfig):
-        super().__init__(network, config)
-        self.options = {**DEFAULTS, **config.options}
-
     def forward(self, batch: Sample, moment: Moment) -> dict[str, Tensor]:
         """The loss of a batch of crops."""
         vae: Any = self.network
-        video = batch["video"]
+        options, video = self.config.vae, batch["video"]
         posterior = vae.encode(video).latent_dist
-        draws = generator_of(self.config.seed, "latents", moment.step, moment.batch, moment.place.rank)
+        draws = generator_of(self.config.seed, "latents", moment.step, moment.part)
         noise = torch.randn(posterior.mean.shape, generator=draws).to(video.device)
         decoded = vae.decode(posterior.mean + posterior.std * noise).sample
         difference = decoded.float() - video
-        pixels = (difference.abs() * (1 + self.options["lip"] * batch["lip"])).mean()
+        pixels = (difference.abs() * (1 + options.lip * batch["lip"])).mean()
         edges = difference.diff(dim=-1).abs().mean() + difference.diff(dim=-2).abs().mean()
         divergence = posterior.kl().mean() / posterior.mean[0].numel()
         squares = difference.square().mean()
-        loss = pixels + self.options["squares"] * squares + self.options["edges"] * edges
-        loss = loss + self.options["kl"] * divergence
+        loss = pixels + options.squares * squares + options.edges * edges
+        loss = loss + options.kl * divergence
         psnr = 10 * torch.log10(4 / squares.detach())
         return {"loss": loss, "psnr_db": psnr, "kl": divergence.detach()}
 
     @torch.inference_mode()
-    def finish(self, source: Source, preset: Preset) -> Mapping[str, Any]:
+    def finish(self, network: Any, source: Source, preset: Preset) -> Mapping[str, Any]:
         """The mean and deviation of the latents that it makes: by these they are normalised from now on."""
         assert isinstance(source, Crops)
-        vae: Any = self.network
-        vae.eval()
         latents = []
         for clip in source.clips[:: max(1, len(source.clips) // _NUM_MEASURED)]:
-            video = as_video(read_frames(clip, 0, source.num_frames)).to(vae.device)
-            latents.append(vae.encode(video).latent_dist.mode()[0].flatten(1).cpu())
+            video = as_video(read_frames(clip, 0, source.num_frames)).to(network.device)
+            latents.append(network.encode(video).latent_dist.mode()[0].flatten(1).cpu())
         values = torch.cat(latents, dim=1)
         measured = {"latents_mean": values.mean(dim=1).tolist(), "latents_std": values.std(dim=1).tolist()}
         return {"vae": {**preset.vae, **measured}}
