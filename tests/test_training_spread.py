@@ -62,8 +62,6 @@ def test_two_workers_are_one_with_twice_the_batch(two_workers: Path, kind: str) 
         assert found["losses"][step] == pytest.approx(
             alone.train_step([small_batch([10 * step, 10 * step + 1])]), rel=1e-3
         )
-    held = alone.evaluate([small_batch([seed]) for seed in (5, 6, 7)])
-    assert held.keys() == found["held"].keys()
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -15,6 +15,8 @@ from torch import Tensor
 
 Tensors = Mapping[str, Tensor]
 
+_VOCAL = re.compile(r"(^|\.)(vocal_projector|[kv]_vocal)(\.|$)")
+
 _VOCAL_NAMES = (
     (r"^(vocal_projector\.)final_scale_shift_table", r"\1scale_shift_table"),
     (r"^(vocal_projector\.)final_head\.final_proj", r"\1proj_out"),
@@ -55,6 +57,11 @@ def _rename(name: str, patterns: Iterable[tuple[str, str]]) -> str:
     for pattern, replacement in patterns:
         name = re.sub(pattern, replacement, name)
     return name
+
+
+def is_vocal(name: str) -> bool:
+    """Whether a layer or tensor of `StableAvatarTransformer` belongs to the audio path, and is none of plain Wan's."""
+    return bool(_VOCAL.search(name))
 
 
 def transformer_tensors(published: Tensors) -> dict[str, Tensor]:

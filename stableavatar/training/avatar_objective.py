@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from stableavatar.model.names import is_vocal
 from stableavatar.training.config import TrainingConfig
 from stableavatar.training.encode import Sample
 from stableavatar.training.flow import add_noise, choose_weights, stratified_sigmas, velocity_loss
@@ -17,7 +18,6 @@ from stableavatar.training.order import generator_of
 
 # What is trained of a model that begins with published weights: the layers and the adapter.
 _PUBLISHED = re.compile(r"(^|\.)(blocks|vocal_projector)\.")
-_VOCAL = re.compile(r"(^|\.)(vocal_projector|k_vocal|v_vocal)\.")
 
 
 class AvatarObjective(Objective):
@@ -65,7 +65,7 @@ class AvatarObjective(Objective):
         """The published choice, or everything."""
         names = super().trained()
         if self.config.lora is not None:
-            return [name for name in names if _VOCAL.search(name) or ".lora_" in name]
+            return [name for name in names if is_vocal(name) or ".lora_" in name]
         return names if self.config.train == "all" else [name for name in names if _PUBLISHED.search(name)]
 
     def layers(self) -> list[nn.Module]:
@@ -78,7 +78,7 @@ class AvatarObjective(Objective):
         everywhere = generator_of(self.config.seed, "sigmas", moment.step)
         num_parts = moment.place.num_workers * moment.num_batches
         sigmas = stratified_sigmas(num_samples * num_parts, self.config.shift, everywhere)
-        return sigmas.view(num_parts, num_samples)[moment.batch * moment.place.num_workers + moment.place.rank]
+        return sigmas.view(num_parts, num_samples)[moment.part]
 
 
 def _normal(like: Tensor, generator: torch.Generator) -> Tensor:

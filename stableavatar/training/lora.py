@@ -8,19 +8,15 @@ from peft import LoraConfig, inject_adapter_in_model
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from stableavatar.model.names import is_vocal
 from stableavatar.training.config import LoraSettings
 
-_VOCAL = ("vocal_projector", "k_vocal", "v_vocal")
 FILE = "lora.safetensors"
 
 
 def add_lora(network: nn.Module, settings: LoraSettings) -> None:
     """Put adapters that change nothing yet beside the linear layers outside the audio path, in place."""
-    layers = [
-        name
-        for name, layer in network.named_modules()
-        if isinstance(layer, nn.Linear) and not any(part in name for part in _VOCAL)
-    ]
+    layers = [name for name, layer in network.named_modules() if isinstance(layer, nn.Linear) and not is_vocal(name)]
     # A pattern fits whole names. PEFT would compare those of a list with the ends of names, and find the adapter's too.
     exactly = "|".join(map(re.escape, layers))
     config = LoraConfig(

@@ -15,11 +15,11 @@ from stableavatar.training.objective import Objective
 
 def spread(objective: Objective, sharding: str, device: torch.device) -> nn.Module:
     """The objective on this worker's device, tied to its copies or parts on the others where there are any."""
-    if not dist.is_initialized() or dist.get_world_size() == 1:
+    if _num_workers() == 1:
         return objective.to(device)
     if sharding == "fsdp":
         # Layer by layer: the device never holds more than one of them whole.
-        mesh = init_device_mesh(device.type, (dist.get_world_size(),))
+        mesh = init_device_mesh(device.type, (_num_workers(),))
         for layer in objective.layers():
             fully_shard(layer, mesh=mesh)
         fully_shard(objective, mesh=mesh)  # in place
@@ -50,15 +50,15 @@ def without_sync(module: nn.Module, last: bool) -> AbstractContextManager[Any]:
 
 def mean_over_workers(values: torch.Tensor) -> torch.Tensor:
     """The mean of each number over all workers."""
-    if dist.is_initialized() and dist.get_world_size() > 1:
+    if _num_workers() > 1:
         dist.all_reduce(values)
-        values /= dist.get_world_size()
+        values /= _num_workers()
     return values
 
 
 def sum_over_workers(values: torch.Tensor) -> torch.Tensor:
     """The sum of each number over all workers."""
-    if dist.is_initialized() and dist.get_world_size() > 1:
+    if _num_workers() > 1:
         dist.all_reduce(values)
     return values
 
@@ -66,15 +66,19 @@ def sum_over_workers(values: torch.Tensor) -> torch.Tensor:
 def agreed(value: Any) -> Any:
     """What the first worker says; all workers call it."""
     said = [value]
-    if dist.is_initialized() and dist.get_world_size() > 1:
+    if _num_workers() > 1:
         dist.broadcast_object_list(said, src=0)
     return said[0]
 
 
 def wait_for_all() -> None:
     """Return when all workers have come here."""
-    if dist.is_initialized() and dist.get_world_size() > 1:
+    if _num_workers() > 1:
         dist.barrier()
+
+
+def _num_workers() -> int:
+    return dist.get_world_size() if dist.is_initialized() else 1
 
 
 def _ids(device: torch.device) -> list[torch.device] | None:
