@@ -78,6 +78,7 @@ def parser() -> argparse.ArgumentParser:
     fetch = commands.add_parser("download", help="fetch a published model")
     fetch.add_argument("size", metavar="SIZE", help="1.3b or 14b")
     fetch.add_argument("folder", nargs="?", default="checkpoints", metavar="DIR", help="where to (checkpoints)")
+    fetch.add_argument("--base", action="store_true", help="also the base model's transformer, to train from")
     fetch.set_defaults(command="download")
 
     inspect = commands.add_parser("inspect", help="what of a published model is there, what is missing or damaged")

@@ -190,7 +190,7 @@ def run_download(args: argparse.Namespace) -> int:
     """Fetch a published model; what is there already stays."""
     from stableavatar.checkpoints.download import download
 
-    folder = download(args.size, args.folder)
+    folder = download(args.size, args.folder, base=args.base)
     console.print(f"{folder} is complete. Use it with --model {args.folder}", markup=False)
     return ALL_FINE
 

@@ -69,6 +69,11 @@ def test_one_of_the_two_weights_is_enough(hub: Hub, tmp_path: Path) -> None:
     assert not any("rec-vec" in name for name in files_in(tmp_path))
 
 
+def test_the_base_models_transformer_comes_when_it_is_asked_for(hub: Hub, tmp_path: Path) -> None:
+    download("1.3b", tmp_path, base=True)
+    assert (tmp_path / "Wan2.1-Fun-V1.1-1.3B-InP/diffusion_pytorch_model.safetensors").read_bytes() == b"the base model"
+
+
 def test_a_broken_connection_is_taken_up_where_it_broke(
     hub: Hub, repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -26,6 +26,7 @@ def download(
     folder: str | Path,
     variants: tuple[str, ...] = layout.VARIANTS,
     *,
+    base: bool = False,
     repository: str = REPOSITORY,
     tries: int = 5,
 ) -> Path:
@@ -37,6 +38,7 @@ def download(
         model: "1.3b" or "14b".
         folder: where to, laid out as published.
         variants: which of the transformer's weights.
+        base: also the base model's own transformer, which a training may begin with.
         repository: on the Hugging Face hub.
         tries: how often a broken connection is taken up again.
 
@@ -50,7 +52,7 @@ def download(
     for attempt in range(1, tries + 1):
         try:
             info = HfApi(endpoint=endpoint).model_info(repository, files_metadata=True)
-            files = wanted_files(info, MODELS[model.lower()], variants)
+            files = wanted_files(info, MODELS[model.lower()], variants, base=base)
             _check_disk(folder, info, files)
             snapshot_download(
                 repository, revision=info.sha, allow_patterns=files, local_dir=folder, endpoint=endpoint, max_workers=4
@@ -74,22 +76,23 @@ def _is_transient(error: Exception) -> bool:
     return isinstance(error, httpx2.TransportError | LocalEntryNotFoundError | ConnectionError | HfHubHTTPError)
 
 
-def wanted_files(info: ModelInfo, size: str, variants: tuple[str, ...]) -> list[str]:
-    """The files of a repository that a model needs and nothing else: not the base model's own transformer.
+def wanted_files(info: ModelInfo, size: str, variants: tuple[str, ...], *, base: bool) -> list[str]:
+    """The files of a repository that a model needs and nothing else; `base`: the base model's own transformer too.
 
     Raises:
         WeightsError: the repository lacks one of them.
     """
     there = {file.rfilename for file in info.siblings or []}
-    base, audio = layout.base_folder(size), layout.AUDIO
+    base_folder, audio = layout.base_folder(size), layout.AUDIO
     needed = [f"{layout.avatar_folder(size)}/{layout.transformer_file(variant)}" for variant in variants]
-    needed += [f"{base}/{name}" for name in (layout.VAE, layout.TEXT, layout.IMAGE)] + [f"{audio}/config.json"]
+    parts = (layout.VAE, layout.TEXT, layout.IMAGE, *([layout.TRUNK] if base else []))
+    needed += [f"{base_folder}/{name}" for name in parts] + [f"{audio}/config.json"]
     weights = next((name for name in layout.AUDIO_WEIGHTS if f"{audio}/{name}" in there), layout.AUDIO_WEIGHTS[0])
-    needed += [f"{audio}/{weights}", f"{base}/{layout.TOKENIZER}/tokenizer.json"]
+    needed += [f"{audio}/{weights}", f"{base_folder}/{layout.TOKENIZER}/tokenizer.json"]
     if missing := sorted(set(needed) - there):
         raise WeightsError(f"{info.id} has no {size} model: it lacks {', '.join(missing)}.")
-    useful = [f"{base}/{layout.TOKENIZER}/{name}" for name in layout.TOKENIZER_FILES]
-    useful += [f"{base}/config.json", f"{audio}/preprocessor_config.json", layout.VOCALS]
+    useful = [f"{base_folder}/{layout.TOKENIZER}/{name}" for name in layout.TOKENIZER_FILES]
+    useful += [f"{base_folder}/config.json", f"{audio}/preprocessor_config.json", layout.VOCALS]
     return sorted({*needed, *(name for name in useful if name in there)})
 
 

@@ -15,6 +15,7 @@ VARIANTS = ("square", "rec-vec")  # trained on square, and on wide and tall vide
 
 VAE = "Wan2.1_VAE.pth"
 TEXT = "models_t5_umt5-xxl-enc-bf16.pth"
+TRUNK = "diffusion_pytorch_model.safetensors"  # the base model's own transformer, which only trainings begin with
 IMAGE = "models_clip_open-clip-xlm-roberta-large-vit-huge-14.pth"
 TOKENIZER = "google/umt5-xxl"
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "spiece.model")

@@ -5,18 +5,17 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from stableavatar.checkpoints.layout import with_safetensors
+from stableavatar.checkpoints.layout import TRUNK
 from stableavatar.checkpoints.tensorfile import open_tensors
 from stableavatar.errors import WeightsError
+from stableavatar.model.names import is_vocal
 from stableavatar.model.networks import AUDIO, TRANSFORMER, VAE
 from stableavatar.model.weights import Component, load_network, matched, random_network
 from stableavatar.presets import Preset, PublishedWeights, find_preset
 from stableavatar.training.config import TrainingConfig
 
 _COMPONENTS: dict[str, Component] = {"avatar": TRANSFORMER, "vae": VAE, "audio": AUDIO}
-_BASE = "diffusion_pytorch_model.safetensors"
 _FIRST_LOGVAR, _LOGVAR_GAIN = -6.0, 0.01
-_VOCAL = ("vocal_projector.", ".k_vocal.", ".v_vocal.")
 
 
 def preset_of(config: TrainingConfig) -> Preset:
@@ -89,8 +88,10 @@ def plain_wan(preset: Preset, seed: int) -> nn.Module:
     weights = preset.weights
     if not isinstance(weights, PublishedWeights):
         raise WeightsError(f"`start: base` needs a folder of published weights, {preset.name} has none.")
-    places = with_safetensors(weights.layout.folder / weights.layout.base / _BASE)
-    path = next((place for place in places if place.exists()), places[0])
+    path = weights.layout.folder / weights.layout.base / TRUNK
+    if not path.exists():
+        fetch = f"stableavatar download {weights.size.lower()} {weights.folder} --base"
+        raise WeightsError(f"{path} is missing: `start: base` begins with the base model. `{fetch}` fetches it.")
     network = random_network(lambda: TRANSFORMER.build(preset), seed)
     fill_trunk(network, path)
     return network
@@ -102,21 +103,20 @@ def fill_trunk(network: nn.Module, path: Path) -> None:
     Raises:
         WeightsError: its tensors are not exactly those of the trunk.
     """
-    vocal = {name: tensor for name, tensor in network.state_dict().items() if any(part in name for part in _VOCAL)}
-    for name, tensor in vocal.items():
-        if "_vocal." in name:
+    own = network.state_dict()
+    for name, tensor in own.items():
+        if "_vocal." in name:  # not the adapter, which is new
             tensor.zero_()
-    trunk = _Trunk(network, vocal)
-    tensors = matched(TRANSFORMER, trunk, open_tensors(path), path)
-    network.load_state_dict({name: tensor.float() for name, tensor in tensors.items()}, strict=False)
+    for name, tensor in matched(TRANSFORMER, _Trunk(own), open_tensors(path), path).items():
+        own[name].copy_(tensor)  # one by one: all of them would be the trunk a second time
 
 
 class _Trunk(nn.Module):
     """A transformer of which only the tensors without the audio path are asked for."""
 
-    def __init__(self, network: nn.Module, left_out: dict):
+    def __init__(self, tensors: dict):
         super().__init__()
-        self._wanted = {name: tensor for name, tensor in network.state_dict().items() if name not in left_out}
+        self._wanted = {name: tensor for name, tensor in tensors.items() if not is_vocal(name)}
 
     def state_dict(self, *args: object, **kwargs: object) -> dict:  # type: ignore[override]
         return self._wanted
