@@ -33,6 +33,7 @@ from pipelines.terminal import (
     console,
     counted,
     errors,
+    plain_errors,
 )
 from stableavatar.errors import BadInput, RowError, WeightsError
 from stableavatar.presets import find_preset
@@ -44,7 +45,8 @@ if TYPE_CHECKING:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command.
 
-    0: all fine; 1: the command itself could not go on; 2: some rows failed; 3: it stopped before all rows were made.
+    0: all fine; 1: the command itself could not go on; 2: some rows failed, or the file of a training cannot be
+    understood; 3: it stopped before all rows were made.
     """
     args = parser().parse_args(arguments)
     try:
@@ -64,12 +66,8 @@ def run_render(args: argparse.Namespace) -> int:
     if args.dry_run:
         return run_check(args)
     preset = chosen_preset(args)
-    from ray.exceptions import RayError  # the other commands need not wait for Ray to load
-
-    from pipelines.lease import LeaseError
-    from pipelines.render import Options, render
+    from pipelines.render import Options, render  # the other commands need not wait for Ray to load
     from pipelines.watch import Bounds
-    from pipelines.workers import ClusterError
 
     start_logging()
     options = Options(
@@ -81,12 +79,8 @@ def run_render(args: argparse.Namespace) -> int:
         bounds=Bounds(stop_by=args.stop_by, max_gpu_hours=args.max_gpu_hours),
         arguments=noted(args),
     )
-    try:
+    with plain_errors():
         report = render(args.manifest, args.output, preset, options=options, console=console)
-    except (ClusterError, LeaseError) as error:
-        raise RunError(str(error)) from error
-    except RayError as error:
-        raise RunError(f"Ray failed: {(str(error).strip() or type(error).__name__).splitlines()[-1]}") from error
     return print_report(report, args.output)
 
 

@@ -9,7 +9,7 @@ from rich.markup import escape
 from pipelines import storage, tables
 from pipelines.arguments import chosen_rules
 from pipelines.stage import start_logging
-from pipelines.terminal import ALL_FINE, SOME_FAILED, BadConfig, RunError, console, counted, errors
+from pipelines.terminal import ALL_FINE, SOME_FAILED, BadConfig, console, counted, errors, plain_errors
 from stableavatar.errors import BadInput
 
 if TYPE_CHECKING:
@@ -19,16 +19,12 @@ if TYPE_CHECKING:
 
 def run_train(args: argparse.Namespace) -> int:
     """Train until all steps are done."""
-    from pipelines.lease import LeaseError
-    from pipelines.train import TrainingFailed, train
-    from pipelines.workers import ClusterError
+    from pipelines.train import train
 
     config = read_training(args.config)
     start_logging()
-    try:
+    with plain_errors():
         report = train(config, on_skipped=print_skipped)
-    except (ClusterError, LeaseError, TrainingFailed) as error:
-        raise RunError(str(error)) from error
     did = report.step - report.first_step
     what = f"{did} steps" if did else f"Nothing to do: all {report.step} steps were done before"
     console.print(f"{what}. The model is in {report.model}", soft_wrap=True, markup=False)
@@ -41,7 +37,8 @@ def run_encode_data(args: argparse.Namespace) -> int:
 
     config = read_training(args.config)
     start_logging()
-    report = encode_data(config, args.output, per_clip=args.windows_per_clip, num_clips=args.num_clips)
+    with plain_errors():
+        report = encode_data(config, args.output, per_clip=args.windows_per_clip, num_clips=args.num_clips)
     print_skipped(report.skipped)
     console.print(
         f"{counted(report.num_clips, 'clip')} in {report.output}, {report.num_before} of them from before. "
@@ -76,7 +73,8 @@ def run_draw_data(args: argparse.Namespace) -> int:
     data = DrawnData(
         num_clips=args.clips, first_seed=args.seed, split=args.split, size=args.size, num_frames=args.frames
     )
-    report = draw_data(args.output, data, args.workers)
+    with plain_errors():
+        report = draw_data(args.output, data, args.workers)
     for failure in report.failures:
         errors.print(f"[red]{escape(failure)}[/]", soft_wrap=True)
     console.print(
@@ -89,21 +87,14 @@ def run_draw_data(args: argparse.Namespace) -> int:
 def run_prepare_data(args: argparse.Namespace) -> int:
     """Make training data of raw videos; a table of what was made, and a line for each part that could not be used."""
     rules = chosen_rules(args)
-    from ray.exceptions import RayError
-
-    from pipelines.lease import LeaseError
     from pipelines.prepare_data import REPORT, Options, prepare_data
     from stableavatar.preprocess.landmarks import HOW_TO
 
     start_logging()
     if args.face_landmarks is None:
         errors.print(f"[yellow]No masks of faces:[/] all masks will be all ones. {escape(HOW_TO)}", soft_wrap=True)
-    try:
+    with plain_errors():
         lines = prepare_data(args.videos, args.output, Options(rules=rules, landmarks=args.face_landmarks))
-    except LeaseError as error:
-        raise RunError(str(error)) from error
-    except RayError as error:
-        raise RunError(f"Ray failed: {(str(error).strip() or type(error).__name__).splitlines()[-1]}") from error
     skips = tables.skips(lines)
     console.print(tables.prepared(lines))
     for line in skips:

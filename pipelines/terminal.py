@@ -1,6 +1,8 @@
 """What all commands share: where they print, how they end, and why they cannot go on."""
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from rich.console import Console
 
@@ -16,6 +18,22 @@ class BadConfig(Exception):
 
 class RunError(Exception):
     """The run could not go on, for a reason that is not in the manifest or the stores."""
+
+
+@contextmanager
+def plain_errors() -> Iterator[None]:
+    """Inside, what ends a run on Ray becomes a RunError. It loads Ray: to be entered when that is needed anyway."""
+    from ray.exceptions import RayError
+
+    from pipelines.lease import LeaseError
+    from pipelines.workers import ClusterError
+
+    try:
+        yield
+    except (ClusterError, LeaseError) as error:
+        raise RunError(str(error)) from error
+    except RayError as error:
+        raise RunError(f"Ray failed: {(str(error).strip() or type(error).__name__).splitlines()[-1]}") from error
 
 
 console = Console(width=None if sys.stdout.isatty() else WIDE)

@@ -11,12 +11,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ray.exceptions import RayError
 
 from pipelines import results, storage
 from pipelines.arguments import noted, parser, repeated
 from pipelines.cli import main, print_report
+from pipelines.lease import LeaseHeld
 from pipelines.render import RunReport
+from pipelines.terminal import RunError, plain_errors
 from pipelines.values import moment, seconds
+from pipelines.workers import ClusterError
 from stableavatar.errors import KINDS
 from tests.conftest import EXAMPLES
 from tests.published import small, write_folder
@@ -207,3 +211,29 @@ def test_zero_seconds_in_any_spelling(text: str) -> None:
     for wrong in ("-1", "nan", "inf", "x", ""):
         with pytest.raises(argparse.ArgumentTypeError):
             seconds(wrong)
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (ClusterError("Add a node."), "Add a node."),
+        (LeaseHeld("Wait for it."), "Wait for it."),
+        (RayError("first\nlast"), "Ray failed: last"),
+        (RayError(), "Ray failed: RayError"),
+    ],
+)
+def test_what_ends_a_run_on_ray_is_told_in_one_line(error: Exception, message: str) -> None:
+    with pytest.raises(RunError) as told, plain_errors():
+        raise error
+    assert str(told.value) == message
+
+
+def test_a_cluster_that_is_not_there_ends_every_command_alike(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def unreachable(*_: object) -> None:
+        raise ClusterError("no cluster answers")
+
+    monkeypatch.setattr("pipelines.draw_data.cluster", unreachable)
+    assert main(["draw-data", str(tmp_path), "--clips", "1"]) == 1
+    assert "no cluster answers" in capsys.readouterr().err
