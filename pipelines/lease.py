@@ -180,6 +180,12 @@ def look(output: str) -> Look | None:
     return None
 
 
+def is_held_by(output: str, holder: str) -> bool:
+    """Whether that run still holds the lease, for processes that work for it elsewhere. Raises StorageError."""
+    now = look(output)
+    return bool(now and now.said.get("holder") == holder)
+
+
 def await_change(output: str, seen: Look | None, for_s: float) -> Look | None:
     """The lease as soon as it is no longer as `seen`; as it was if nothing changed for so many seconds."""
     quiet_since = time.monotonic()

@@ -19,7 +19,8 @@ from manifests.redact import redacted
 from pipelines import scratch, storage, train_checkpoint
 from pipelines.curve import Curve, Silent
 from pipelines.encode_data import Windows, encode_clips
-from pipelines.lease import Lease
+from pipelines.lease import Lease, LeaseLost
+from pipelines.terminal import RunError
 from pipelines.train_checkpoint import publish_folder
 from pipelines.train_data import (
     Found,
@@ -32,7 +33,7 @@ from pipelines.train_data import (
     samples_of,
 )
 from pipelines.train_run import FILE as NOTED
-from pipelines.train_run import claim
+from pipelines.train_run import claim, look_first
 from pipelines.validate import Validation
 from pipelines.workers import Capacity, ClusterError, cluster
 from stableavatar.errors import BadInput, WeightsError
@@ -52,7 +53,7 @@ PATIENCE_S = 4 * 3600  # that workers wait for each other, as while the first on
 logger = logging.getLogger(__name__)
 
 
-class TrainingFailed(Exception):
+class TrainingFailed(RunError):
     """The training cannot go on. The message says why."""
 
 
@@ -81,8 +82,9 @@ def train(config: TrainingConfig, *, on_skipped: Callable[[tuple[Skipped, ...]],
     config = with_absolute_paths(config)
     preset = preset_of(config)
     storage.check_writable(config.output)
-    with Lease(config.output), cluster(num_cpus_wanted(config)) as capacity:
+    with Lease(config.output) as lease, cluster(num_cpus_wanted(config)) as capacity:
         require_workers(config, capacity)
+        look_first(config)
         found = find_data(config, preset)
         on_skipped(found.skipped)
         claim(config, samples_of(config, found))
@@ -92,7 +94,7 @@ def train(config: TrainingConfig, *, on_skipped: Callable[[tuple[Skipped, ...]],
             windows = Windows(num_latents=config.data.num_latents, seed=config.seed)
             encode_clips(found.held_out, preset, windows, held_out_uri(config, found), capacity)
         if not is_finished(config):
-            _fit(config, found)
+            _fit(config, found, lease)
     return TrainReport(
         model=model_uri(config), step=max(step, config.num_steps), first_step=step, skipped=found.skipped
     )
@@ -104,14 +106,14 @@ def is_finished(config: TrainingConfig) -> bool:
     return trained is not None and json.loads(trained)["step"] >= config.num_steps
 
 
-def _fit(config: TrainingConfig, found: Found) -> None:
+def _fit(config: TrainingConfig, found: Found, lease: Lease) -> None:
     os.environ["RAY_CHDIR_TO_TRIAL_DIR"] = "0"  # workers stay where this process is
     storage.remove(storage.join(config.output, FATAL))
     settings = config.workers
     with scratch.folder() as folder:
         trainer = TorchTrainer(
             train_on_worker,
-            train_loop_config={"config": config, "found": ray.put(found)},
+            train_loop_config={"config": config, "found": ray.put(found), "holder": lease.holder},
             scaling_config=ScalingConfig(
                 num_workers=settings.num_workers,
                 use_gpu=settings.use_gpu,
@@ -128,6 +130,7 @@ def _fit(config: TrainingConfig, found: Found) -> None:
             trainer.fit()
         except ray.train.TrainingFailedError as error:
             failure = _last_line(error)
+    lease.check()
     if (fatal := storage.read_if_there(storage.join(config.output, FATAL))) is not None:
         failure = json.loads(fatal)["error"]
     if failure or not is_finished(config):
@@ -140,15 +143,18 @@ def train_on_worker(given: dict[str, Any]) -> None:
     if agreed(storage.exists(storage.join(config.output, FATAL))):
         return
     try:
-        train_loop(config, ray.get(given["found"]))
+        train_loop(config, ray.get(given["found"]), given["holder"])
+    except LeaseLost as error:
+        logger.error("%s", error)  # the driver says it too, and the output is no longer ours to write to
     except HOPELESS as error:
         message = {"error": redacted(str(error))}
         storage.write(json.dumps(message).encode(), storage.join(config.output, FATAL))
-        raise
+        if not isinstance(error, FloatingPointError):  # which all workers meet together
+            raise  # others may wait for this one: Ray ends them
 
 
-def train_loop(config: TrainingConfig, found: Found) -> None:
-    """From the newest checkpoint to the finished model."""
+def train_loop(config: TrainingConfig, found: Found, holder: str) -> None:
+    """From the newest checkpoint to the finished model, as long as the output's lease is the `holder`'s."""
     context = ray.train.get_context()
     place = Place(rank=context.get_world_rank(), num_workers=context.get_world_size())
     torch.set_num_threads(config.workers.cpus_per_worker)
@@ -171,7 +177,7 @@ def train_loop(config: TrainingConfig, found: Found) -> None:
                 curve.add_validation(trainer.step, validation.run())
             if clock.is_time(trainer.step):
                 curve.write()
-                train_checkpoint.save(trainer, config.output, curve.pending, config.keep_checkpoints)
+                train_checkpoint.save(trainer, config.output, curve.pending, config.keep_checkpoints, holder)
         publish_model(trainer, found)
         curve.write()
 
@@ -229,10 +235,15 @@ def with_absolute_paths(config: TrainingConfig) -> TrainingConfig:
     return replace(
         config,
         output=storage.absolute(config.output),
-        model=config.model if config.model in PRESETS else os.path.abspath(os.path.expanduser(config.model)),
+        model=_from_root(config.model),
         data=replace(data, **named),
         validation=replace(validation, manifest=manifest),
     )
+
+
+def _from_root(model: str) -> str:
+    """A URI stays as it is: `find_preset` says what to do with it."""
+    return model if model in PRESETS or "://" in model else os.path.abspath(os.path.expanduser(model))
 
 
 def worker_resources(config: TrainingConfig) -> dict[str, float]:

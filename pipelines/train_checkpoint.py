@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from pipelines import scratch, storage
+from pipelines.lease import LeaseLost, is_held_by
 from stableavatar.training.spread import agreed, wait_for_all
 from stableavatar.training.trainer import Trainer
 
@@ -40,10 +41,13 @@ def newest(output: str) -> Saved | None:
     return _read(output, names[-1]) if names else None
 
 
-def save(trainer: Trainer, output: str, notes: Mapping[str, Any], keep: int) -> None:
+def save(trainer: Trainer, output: str, notes: Mapping[str, Any], keep: int, holder: str) -> None:
     """Write a checkpoint; when it is complete, all but the newest `keep` go. All workers call it together.
 
+    `holder`: of the output's lease, for whom they work.
+
     Raises:
+        LeaseLost: another run works on the output now, and has checkpoints of its own. All workers meet it together.
         StorageError: the store refuses.
     """
     stem = f"step-{trainer.step:08d}"
@@ -51,6 +55,8 @@ def save(trainer: Trainer, output: str, notes: Mapping[str, Any], keep: int) -> 
     with _arriving_at(storage.join(folder_uri(output), name)) as folder:
         trainer.save(folder)
     wait_for_all()
+    if not agreed(is_held_by(output, holder)):
+        raise LeaseLost(f"another run has taken over {output}. What this run has finished is kept.")
     if trainer.place.rank == 0:
         marker = {"folder": name, "step": trainer.step, "notes": notes}
         storage.write(json.dumps(marker).encode(), storage.join(folder_uri(output), f"{stem}.json"))

@@ -283,6 +283,8 @@ def find_preset(model: str, transformer: str = "square", *, base_only: bool = Fa
     """
     if model in PRESETS:
         return PRESETS[model]()
+    if "://" in model:
+        raise WeightsError(f"{model} is a URI, and weights are read from a disk: copy the folder to every node first.")
     if transformer not in VARIANTS:
         raise WeightsError(f"there are no weights {transformer!r}; there is: {', '.join(VARIANTS)}.")
     if is_saved(model):

@@ -53,7 +53,8 @@ def test_nobody_else_may_work_there_until_the_lease_is_released(output: str) -> 
         with pytest.raises(LeaseHeld, match=r"process \d+, started .* UTC, .* `stableavatar status"):
             Lease(output).__enter__()
         run.check()
-    assert generations(output) == []
+        assert lease.is_held_by(output, run.holder) and not lease.is_held_by(output, "another")
+    assert generations(output) == [] and not lease.is_held_by(output, run.holder)
     with Lease(output):
         assert generations(output) == ["00000001.json"]
 

@@ -60,6 +60,8 @@ def test_names() -> None:
         find_preset("huge")
     with pytest.raises(WeightsError, match="there is: square, rec-vec"):
         find_preset("checkpoints", "round")
+    with pytest.raises(WeightsError, match=r"s3://studio/anna/model is a URI.*copy the folder to every node first"):
+        find_preset("s3://studio/anna/model")
 
 
 def test_what_was_looked_for_is_said(tmp_path: Path) -> None:
