@@ -17,7 +17,8 @@ FREE = frozenset(
         *("data.num_loaders", "data.loader_gpus", "data.held_out"),
         *("optimiser.lr", "optimiser.max_norm"),  # to be lowered where the loss has become infinite
         *("validation.every", "validation.manifest", "validation.num_steps"),
-        *("workers.num_workers", "accumulate"),  # with the batch they make `samples of a step`, which stays
+        # With batch_size these make `samples of a step`, which stays. Batches are of one size each: theirs stays, too.
+        *("workers.num_workers", "accumulate"),
         *("workers.use_gpu", "workers.cpus_per_worker", "workers.sharding"),
         *("workers.gradient_checkpointing", "workers.max_failures"),
     )

@@ -1,6 +1,7 @@
 """The runs of the paper, to start a YAML file from: `preset: 1.3b-square` and whatever is to be different.
 
-What is not named here is the default of `stableavatar.training.config`, which is the published setting.
+What is not named here is the default of `stableavatar.training.config`, which is the published setting, but for
+`augment.silence_as` and `loss.motion_axis`: "reference" is what was published there.
 """
 
 from collections.abc import Mapping
