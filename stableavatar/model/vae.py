@@ -54,14 +54,10 @@ def encode_portrait(vae: AutoencoderKLWan, portrait_BCHW: Tensor, num_latents: i
     Four mask channels, 1 on the first latent frame and 0 elsewhere, then the latents of the portrait (in [-1, 1])
     followed by frames of zeros.
     """
-    return add_mask(encode_video(vae, portrait_video(portrait_BCHW, num_latents)))
-
-
-def portrait_video(portrait_BCHW: Tensor, num_latents: int) -> Tensor:
-    """The portrait followed by frames of zeros, as long as `num_latents` latent frames: [B, 3, V, H, W]."""
     portrait_BCVHW = portrait_BCHW[:, :, None]
     blank = torch.zeros_like(portrait_BCVHW).expand(-1, -1, frames_of(num_latents) - 1, -1, -1)
-    return torch.cat([portrait_BCVHW, blank], dim=2)
+    latents = encode_video(vae, torch.cat([portrait_BCVHW, blank], dim=2))
+    return add_mask(latents)
 
 
 def add_mask(latents_BCFHW: Tensor) -> Tensor:

@@ -24,11 +24,10 @@ from stableavatar.model.conditions import (
     image_network,
 )
 from stableavatar.model.networks import VAE
-from stableavatar.model.vae import add_mask, encode_posterior, portrait_video
+from stableavatar.model.vae import encode_portrait, encode_posterior
 from stableavatar.model.weights import load_network
 from stableavatar.presets import Preset
 from stableavatar.training.clips import ClipWindow
-from stableavatar.units import latents_for
 
 Sample = dict[str, Tensor]
 
@@ -64,17 +63,14 @@ class Encoder:
         Returns `mean` and `logvar` [C, F, H, W] of the normalised latents, `portrait` [C + 4, F, H, W], `image` [I, E],
         `text` [T, E], `audio` [A, E], and the masks `face` and `lip` [1, F, H, W] in 0 .. 1.
         """
-        video = as_video(window.frames_VHWC)
-        reference_BCHW = as_video(window.reference_HWC[None])[:, :, 0]
-        # Both in one batch: of a batch of one, PyTorch takes small convolutions on a CPU by a path three times as slow.
-        both = torch.cat([video, portrait_video(reference_BCHW, latents_for(len(window.frames_VHWC)))])
-        mean, logvar = encode_posterior(self.vae, both)
+        mean, logvar = encode_posterior(self.vae, as_video(window.frames_VHWC))
         size = mean.shape[2:]
+        reference_BCHW = as_video(window.reference_HWC[None])[:, :, 0]
         audio = embed_speech(self.audio, window.speech, PAUSE_RMS)
         sample = dict(
-            mean=mean[:1],
-            logvar=logvar[:1],
-            portrait=add_mask(mean[1:]),
+            mean=mean,
+            logvar=logvar,
+            portrait=encode_portrait(self.vae, reference_BCHW.to(self.vae.device), size[0]),
             image=embed_image(self.image, reference_BCHW.to(self.image.device)),
             text=self._text(window.prompt)[None],
             audio=audio,
