@@ -87,7 +87,7 @@ def train(config: TrainingConfig, *, on_skipped: Callable[[tuple[Skipped, ...]],
         look_first(config)
         found = find_data(config, preset)
         on_skipped(found.skipped)
-        claim(config, samples_of(config, found))
+        claim(config, samples_of(found))
         before = train_checkpoint.newest(config.output)
         step = before.step if before else 0
         if found.held_out and config.task == "avatar":

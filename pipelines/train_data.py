@@ -165,9 +165,8 @@ def write_skipped(output: str, skipped: Iterable[Skipped]) -> None:
         storage.remove(uri)
 
 
-def samples_of(config: TrainingConfig, found: Found) -> list[Any]:
+def samples_of(found: Found) -> list[Any]:
     """What the order of a run's samples depends on: their names, in order."""
-    del config
     return [[clip.folder, clip.num_frames] for clip in found.clips] or list(found.shards)
 
 
