@@ -1,12 +1,11 @@
 """What a training run shows of itself: `metrics.jsonl` with each step once, TensorBoard, W&B, and a line in the log."""
 
 import importlib.util
-import json
 import logging
 import os
 import time
 from collections.abc import Mapping
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -14,7 +13,7 @@ from typing import Any, ClassVar, Self
 from torch.utils.tensorboard import SummaryWriter
 
 from pipelines import scratch, storage
-from pipelines.train_checkpoint import publish_folder
+from pipelines.lines import read_lines, write_lines
 from stableavatar.training.config import TrainingConfig, as_values
 
 METRICS, VALIDATION = "metrics.jsonl", "validation.jsonl"
@@ -134,12 +133,7 @@ class Lines:
     def write(self) -> None:
         """The whole file, anew. Raises StorageError."""
         if self.lines:
-            storage.write("".join(json.dumps(line) + "\n" for line in self.lines).encode(), self.uri)
-
-
-def read_lines(uri: str) -> list[dict[str, Any]]:
-    """The lines of such a file; none if it is missing."""
-    return [json.loads(line) for line in (storage.read_if_there(uri) or b"").splitlines()]
+            write_lines(self.lines, self.uri)
 
 
 class Board:
@@ -149,8 +143,8 @@ class Board:
         """`step`: what was shown after it, of work that was lost, is to be forgotten."""
         self.uri = storage.join(output, "tensorboard")
         local = storage.local_path(self.uri)
-        self._scratch = None if local else scratch.folder()
-        self.folder = local or self._scratch.__enter__()  # type: ignore[union-attr]
+        self._is_elsewhere, self._open = local is None, ExitStack()
+        self.folder = local or self._open.enter_context(scratch.folder())
         Path(self.folder).mkdir(parents=True, exist_ok=True)
         self._writer = SummaryWriter(self.folder, purge_step=step + 1 if step else None)
 
@@ -162,14 +156,13 @@ class Board:
     def publish(self) -> None:
         """Send what there is to a store that is not on this machine. Raises StorageError."""
         self._writer.flush()
-        if self._scratch:
-            publish_folder(self.folder, self.uri)
+        if self._is_elsewhere:
+            storage.publish_folder(self.folder, self.uri)
 
     def close(self) -> None:
         """The end of it."""
         self._writer.close()
-        if self._scratch:
-            self._scratch.__exit__(None, None, None)
+        self._open.close()
 
 
 def _start_wandb(config: TrainingConfig) -> Any:

@@ -13,6 +13,7 @@ from typing import Any
 from manifests.redact import redacted
 from pipelines import cache, storage
 from pipelines.lease import Lease
+from pipelines.lines import read_lines, write_lines
 from pipelines.media_files import find
 from pipelines.stage import Row, explain
 from pipelines.workers import ROW_ATTEMPTS, Capacity, Pool, cluster, flow
@@ -151,16 +152,14 @@ def count(lines: Iterable[Line]) -> dict[str, int]:
 def read_report(root: str) -> dict[str, list[Line]]:
     """The lines of the report, by their video."""
     report: dict[str, list[Line]] = {}
-    for text in (storage.read_if_there(storage.join(root, REPORT)) or b"").decode().splitlines():
-        line = json.loads(text)
+    for line in read_lines(storage.join(root, REPORT)):
         report.setdefault(line["video"], []).append(line)
     return report
 
 
 def write_report(root: str, report: Mapping[str, list[Line]]) -> None:
     """Write the report, whole or not at all."""
-    lines = (json.dumps(line, ensure_ascii=False) + "\n" for video in sorted(report) for line in report[video])
-    storage.write("".join(lines).encode(), storage.join(root, REPORT))
+    write_lines((line for video in sorted(report) for line in report[video]), storage.join(root, REPORT))
 
 
 def _pools(root: str, options: Options, capacity: Capacity, num_videos: int) -> list[Pool]:

@@ -159,6 +159,13 @@ def publish(path: str, uri: str) -> None:
     steadily(uri, copy)
 
 
+def publish_folder(folder: str, uri: str, last: str = "") -> None:
+    """Copy all files of a local folder to `uri`; the one named `last` comes when the others are there."""
+    names = sorted(path.name for path in Path(folder).iterdir() if path.is_file())
+    for name in sorted(names, key=lambda name: name == last):
+        publish(f"{folder}/{name}", join(uri, name))
+
+
 def copy(uri: str, new_uri: str) -> None:
     """Copy a file within one store. It appears whole or not at all."""
     store, path = open_store(uri)

@@ -21,7 +21,6 @@ from pipelines.curve import Curve, Silent
 from pipelines.encode_data import Windows, encode_clips
 from pipelines.lease import Lease, LeaseLost
 from pipelines.terminal import RunError
-from pipelines.train_checkpoint import publish_folder
 from pipelines.train_data import (
     Found,
     Skipped,
@@ -214,7 +213,7 @@ def publish_model(trainer: Trainer, found: Found) -> None:
         trainer.export(Path(folder), source)
         if trainer.place.rank == 0:
             Path(folder, TRAINED).write_text(json.dumps({"step": trainer.step}) + "\n")
-            publish_folder(folder, model_uri(config), last=TRAINED)
+            storage.publish_folder(folder, model_uri(config), last=TRAINED)
     wait_for_all()
 
 

@@ -93,11 +93,4 @@ def _arriving_at(uri: str) -> Generator[Path]:
         return
     with scratch.folder() as folder:
         yield Path(folder)
-        publish_folder(folder, uri)
-
-
-def publish_folder(folder: str, uri: str, last: str = "") -> None:
-    """Copy all files of a local folder to `uri`; the one named `last` comes when the others are there."""
-    names = sorted(path.name for path in Path(folder).iterdir() if path.is_file())
-    for name in sorted(names, key=lambda name: name == last):
-        storage.publish(f"{folder}/{name}", storage.join(uri, name))
+        storage.publish_folder(folder, uri)

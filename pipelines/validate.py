@@ -1,6 +1,5 @@
 """Looking at a model while it is trained: the loss on what it never trains on, and videos with their metrics."""
 
-import json
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -10,6 +9,7 @@ from typing import Any
 
 from manifests.read import resolve
 from pipelines import cache, plan, scratch, storage
+from pipelines.lines import write_lines
 from pipelines.measure import columns
 from pipelines.stage import Row
 from stableavatar.choices import CHOICES
@@ -92,7 +92,7 @@ def render_validation(folder: str, config: TrainingConfig, device: str, uri: str
     avatar = StableAvatar(preset, device=device)
     rows = plan.select_rows(plan.read_manifest(config.validation.manifest), None)
     lines = [_render_row(avatar, row, folder, uri) for row in rows]
-    storage.write("".join(json.dumps(line) + "\n" for line in lines).encode(), storage.join(uri, "metrics.jsonl"))
+    write_lines(lines, storage.join(uri, "metrics.jsonl"))
     made = [line for line in lines if "error" not in line]
     names = [name for name, value in made[0].items() if isinstance(value, int | float)] if made else []
     return {f"video_{name}": fmean(line[name] for line in made) for name in names}

@@ -133,6 +133,12 @@ def to_pixels(frames_BCVHW: Tensor) -> np.ndarray:
     return pixels.permute(1, 2, 3, 0).to(torch.uint8).cpu().numpy()
 
 
+def as_video(frames_VHWC: np.ndarray) -> Tensor:
+    """The way back: uint8 RGB frames as a video in [-1, 1], [1, 3, V, H, W]."""
+    frames = torch.from_numpy(np.ascontiguousarray(frames_VHWC))
+    return (frames.permute(3, 0, 1, 2)[None].float() / 127.5 - 1).contiguous()
+
+
 def _kept(checkpoint: Checkpoint, segment: Segment, origin: str) -> str | None:
     """The segment as an earlier attempt has left it, if it is there, whole, and made of the same latents."""
     path = checkpoint.segment(segment.index)

@@ -23,7 +23,7 @@ from stableavatar.drawn.scene import Clip, plan_clip
 from stableavatar.drawn.sentences import HELD_OUT
 from stableavatar.model.dit import StableAvatarTransformer
 from stableavatar.model.vae import decode_frames, encode_video
-from stableavatar.segments import to_pixels
+from stableavatar.segments import as_video, to_pixels
 from stableavatar.units import SPEECH_RATE
 from stableavatar.video.film import open_film, read_frames
 
@@ -114,9 +114,8 @@ class Studio:
     @torch.inference_mode()
     def _through_vae(self, take: Take) -> Iterator[np.ndarray]:
         frames = np.stack(list(true_frames(clip_of(take.seed, take.num_frames), self.size)))
-        video = torch.from_numpy(frames).permute(3, 0, 1, 2)[None].float() / 127.5 - 1
         vae = self.model.avatar.vae
-        for part in decode_frames(vae, encode_video(vae, video)):
+        for part in decode_frames(vae, encode_video(vae, as_video(frames))):
             yield from to_pixels(part)
 
     def _make(self, take: Take, path: str) -> None:

@@ -13,6 +13,7 @@ from stableavatar.correction.plan import Correction, plan_correction
 from stableavatar.errors import BadInput
 from stableavatar.model.vae import encode_video
 from stableavatar.sampling.settings import Sampling
+from stableavatar.segments import as_video
 from stableavatar.video.film import Film, open_film, read_frames
 from stableavatar.video.quality import check_contract, measure_video
 from tests.small import PRESET, small_request
@@ -129,8 +130,7 @@ def test_latents_of_the_old_video_are_those_of_encoding_it_whole(
         found = recall(avatar.vae, film.path, plan, noise)
         frames = pictures(film)
         held = np.concatenate([frames, np.repeat(frames[-1:], 3, axis=0)])
-        video = torch.from_numpy(held).permute(3, 0, 1, 2)[None].float() / 127.5 - 1
-        whole = encode_video(avatar.vae, video)
+        whole = encode_video(avatar.vae, as_video(held))
     expected = torch.cat([whole[:, :, region.start : region.stop] for region in plan.regions], dim=2)
     torch.testing.assert_close(found.known.latents_BCFHW, expected, atol=1e-4, rtol=0)
     noises = [noise[:, :, region.start : region.stop] for region in plan.regions]

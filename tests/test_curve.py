@@ -7,7 +7,8 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from pipelines import storage
-from pipelines.curve import Curve, read_lines
+from pipelines.curve import Curve
+from pipelines.lines import read_lines
 from stableavatar.training.config import TrainingConfig
 from tests.training import curve_of, small_config
 

@@ -18,7 +18,7 @@ import yaml
 
 from pipelines import storage, train_checkpoint
 from pipelines.cli import main
-from pipelines.curve import read_lines
+from pipelines.lines import read_lines
 from pipelines.terminal import BAD_CONFIG
 from pipelines.train import TrainingFailed, train
 from pipelines.train_data import SKIPPED, batches

@@ -4,8 +4,9 @@ import torch
 
 from stableavatar.model.vae import encode_portrait, encode_posterior
 from stableavatar.presets import tiny
+from stableavatar.segments import as_video
 from stableavatar.training.clips import MASKS, ClipWindow
-from stableavatar.training.encode import Encoder, as_video
+from stableavatar.training.encode import Encoder
 from stableavatar.units import SAMPLES_PER_FRAME
 
 

@@ -10,9 +10,10 @@ from stableavatar.model.networks import VAE
 from stableavatar.model.vae import encode_video
 from stableavatar.model.weights import load_network
 from stableavatar.presets import saved
+from stableavatar.segments import as_video
 from stableavatar.training.clips import Clip, find_clips, inspect_clip, read_frames
 from stableavatar.training.config import Optimiser, TrainingConfig, VaeOptions
-from stableavatar.training.encode import as_video, collate
+from stableavatar.training.encode import collate
 from stableavatar.training.order import Draw
 from stableavatar.training.start import starting_network
 from stableavatar.training.trainer import Trainer
@@ -72,7 +73,7 @@ def test_pictures_are_learned_and_what_is_left_makes_latents_of_unit_variance(
     assert np.isfinite(losses).all() and (np.mean(losses[-2:], axis=0) < losses[0]).all()
 
     trainer.export(tmp_path, source)
-    vae = load_network(VAE, saved(tmp_path), "cpu", torch.float32)
+    vae: Any = load_network(VAE, saved(tmp_path), "cpu", torch.float32)
     average = trainer.average.values["network.quant_conv.weight"]
     assert torch.equal(vae.quant_conv.weight, average)
     assert not torch.allclose(average, trainer.parameters["network.quant_conv.weight"], rtol=1e-3)

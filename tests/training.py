@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from pipelines.curve import METRICS
-from pipelines.curve import read_lines as lines_of
+from pipelines.lines import read_lines as lines_of
 from stableavatar.model.weights import encoders_hash
 from stableavatar.presets import tiny
 from stableavatar.training.config import Augment, Data, Optimiser, TrainingConfig, Workers

@@ -17,7 +17,7 @@ from torch import Tensor
 from stableavatar.correction.plan import CorrectionPlan, Range
 from stableavatar.model.vae import decode_frames, encode_frames, encoder_warm_up_latents, warm_up_latents
 from stableavatar.sampling.sampler import Known
-from stableavatar.segments import to_pixels
+from stableavatar.segments import as_video, to_pixels
 from stableavatar.tracks import Track
 from stableavatar.units import FRAMES_PER_LATENT, latents_for
 from stableavatar.video.film import Film, copy_frames, open_film, read_frames
@@ -126,15 +126,10 @@ def _chunks(film: Film, first: int, stop: int) -> Iterator[Tensor]:
     for frame_HWC in read_frames(film, first, min(stop, film.num_frames)):
         waiting.append(frame_HWC)
         if len(waiting) == wanted:
-            yield _to_values(waiting)
+            yield as_video(np.stack(waiting))
             waiting, wanted = [], FRAMES_PER_LATENT
     if waiting:
-        yield _to_values(waiting + waiting[-1:] * (wanted - len(waiting)))
-
-
-def _to_values(frames: list[np.ndarray]) -> Tensor:
-    pixels_VHWC = torch.from_numpy(np.stack(frames))
-    return (pixels_VHWC.permute(3, 0, 1, 2)[None].float() / 127.5 - 1).contiguous()
+        yield as_video(np.stack(waiting + waiting[-1:] * (wanted - len(waiting))))
 
 
 def _runs(film: Film, changed: list[Range]) -> Iterator[tuple[Range, bool]]:

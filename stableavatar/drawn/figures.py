@@ -5,6 +5,7 @@ from collections.abc import Hashable, Iterable
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.stats import linregress
 
 BIN_S = 10  # longer than a sway of the head or a sentence: what bins leave over is nearly independent
 
@@ -52,8 +53,5 @@ def slope_of(values_S: np.ndarray, bin_s: int = BIN_S) -> Estimate:
         return Estimate(value=math.nan, error=math.nan, num=num_bins)
     means = np.nanmean(np.asarray(values_S, np.float64)[: num_bins * bin_s].reshape(num_bins, bin_s), axis=1)
     minutes = (np.arange(num_bins) + 0.5) * bin_s / 60
-    away = minutes - minutes.mean()
-    slope = float((away * means).sum() / (away**2).sum())
-    rest = means - means.mean() - slope * away
-    error = math.sqrt(float((rest**2).sum()) / (num_bins - 2) / float((away**2).sum()))
-    return Estimate(value=slope, error=error, num=num_bins)
+    line = linregress(minutes, means)
+    return Estimate(value=float(line.slope), error=float(line.stderr), num=num_bins)

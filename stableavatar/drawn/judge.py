@@ -13,7 +13,7 @@ import numpy as np
 from stableavatar.drawn.likeness import Likeness
 from stableavatar.drawn.measure import mouth_opening
 from stableavatar.sampling.windows import Window
-from stableavatar.units import FPS, FRAMES_PER_LATENT
+from stableavatar.units import FPS, frames_of
 
 COLOURS = ("brightness", "blue", "red")  # luma and the two chroma values of ITU-R BT.601, 0 to 255
 _BT601 = np.array([[0.299, 0.587, 0.114], [-0.168736, -0.331264, 0.5], [0.5, -0.418688, -0.081312]])
@@ -70,7 +70,7 @@ def seams_of(windows: Sequence[Window], overlap: int) -> list[range]:
     for window in windows[1:]:
         last = window.start + window.num_shared
         first = last - min(overlap, window.num_shared)
-        seams.append(range(_first_frame(first), _first_frame(last) + 1))
+        seams.append(range(max(0, frames_of(first)), max(0, frames_of(last)) + 1))
     return seams
 
 
@@ -86,10 +86,6 @@ def seam_scores(changes_V: np.ndarray, seams: Sequence[range]) -> list[float]:
         outside[seam.start : seam.stop] = False
     usual = float(changes_V[outside].mean()) if outside.any() else float("nan")
     return [float(changes_V[seam.start : seam.stop].mean()) / usual if usual else float("nan") for seam in seams]
-
-
-def _first_frame(latent: int) -> int:
-    return max(0, FRAMES_PER_LATENT * (latent - 1) + 1)
 
 
 def _by_second(values_V: np.ndarray) -> np.ndarray:

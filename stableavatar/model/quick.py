@@ -6,12 +6,15 @@ meets this path all the time with small pictures, and with large ones or on a GP
 """
 
 from types import MethodType
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 
+Network = TypeVar("Network", bound=nn.Module)
 
-def quick_convolutions(network: nn.Module) -> nn.Module:
+
+def quick_convolutions(network: Network) -> Network:
     """Let the 3-D convolutions of a network take the quick path always, in place. Gives the network."""
     if torch.backends.mkldnn.is_available():
         for layer in network.modules():

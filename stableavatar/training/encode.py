@@ -27,6 +27,7 @@ from stableavatar.model.networks import VAE
 from stableavatar.model.vae import encode_portrait, encode_posterior
 from stableavatar.model.weights import load_network
 from stableavatar.presets import Preset
+from stableavatar.segments import as_video
 from stableavatar.training.clips import ClipWindow
 
 Sample = dict[str, Tensor]
@@ -83,12 +84,6 @@ class Encoder:
         if prompt not in self.prompts:
             self.prompts[prompt] = torch.from_numpy(self.text.encode(prompt))
         return self.prompts[prompt]
-
-
-def as_video(frames_VHWC: np.ndarray) -> Tensor:
-    """uint8 frames -> [1, 3, V, H, W] in [-1, 1]."""
-    frames = torch.from_numpy(np.ascontiguousarray(frames_VHWC))
-    return (frames.permute(3, 0, 1, 2)[None].float() / 127.5 - 1).contiguous()
 
 
 def _latent_mask(mask_VHW: np.ndarray, size: torch.Size) -> Tensor:

@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 
 from stableavatar.presets import Preset
+from stableavatar.segments import as_video
 from stableavatar.training.clips import Clip, read_frames, read_masks
 from stableavatar.training.config import VaeOptions
-from stableavatar.training.encode import Sample, as_video
+from stableavatar.training.encode import Sample
 from stableavatar.training.objective import Moment, Objective, Source
 from stableavatar.training.order import Draw, generator_of, seed_of
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from stableavatar.drawn.figures import Estimate, mean_of
 from stableavatar.drawn.judge import Judged, seam_scores, seams_of
-from stableavatar.drawn.lips import closures, correlations_by_lag, sync_of
+from stableavatar.drawn.lips import closures, judge_sync
 from stableavatar.sampling.plan import PLANS
 from stableavatar.units import FPS
 from tests.heldout import Studio, Take, clip_of
@@ -49,7 +49,7 @@ def lip_cells(pairs: Sequence[tuple[Judged, Take]]) -> tuple[Any, ...]:
     clips = [clip_of(take.seed, take.num_frames) for _, take in pairs]
     seeds = [take.seed for _, take in pairs]
     both = list(zip((judged.mouth_V for judged, _ in pairs), clips, strict=True))
-    found = [sync_of(correlations_by_lag(mouth_V, clip.mouth[:, 0])) for mouth_V, clip in both]
+    found = [judge_sync(mouth_V, clip.mouth[:, 0]) for mouth_V, clip in both]
     within = np.mean([abs(one.best_lag) <= 1 for one in found])
     return (
         mean_of((one.correlation for one in found), seeds),
@@ -105,7 +105,7 @@ def lips_over_time(mouth_V: np.ndarray, truth_V: np.ndarray) -> list[tuple[Any, 
         part = slice(start, start + step)
         if start and len(truth_V[part]) < SHORTEST_S * FPS:
             break
-        found = sync_of(correlations_by_lag(mouth_V[part], truth_V[part]))
+        found = judge_sync(mouth_V[part], truth_V[part])
         rows.append((number + 1, f"{found.correlation:.3f}", found.best_lag))
     return rows
 

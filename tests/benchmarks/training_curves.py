@@ -8,7 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from pipelines.curve import METRICS, read_lines
+from pipelines.curve import METRICS
+from pipelines.lines import read_lines
 from tests.benchmarks.mini_pictures import write_curves
 
 SHOWN = {
