@@ -18,7 +18,6 @@ from stableavatar.presets import saved
 from stableavatar.training.config import TrainingConfig
 from stableavatar.training.encode import Sample, collate
 from stableavatar.training.feed import read_sample
-from stableavatar.training.lora import FILE as LORA_FILE
 from stableavatar.training.objective import Source
 from stableavatar.training.order import Draw, Order, seed_of
 from stableavatar.training.spread import wait_for_all
@@ -87,8 +86,6 @@ def render_validation(folder: str, config: TrainingConfig, device: str, uri: str
 
     preset = saved(folder)
     preset = replace(preset, num_steps=config.validation.num_steps or preset.num_steps)
-    if (Path(folder) / LORA_FILE).exists():
-        preset = replace(preset, lora=str(Path(folder) / LORA_FILE))
     avatar = StableAvatar(preset, device=device)
     rows = plan.select_rows(plan.read_manifest(config.validation.manifest), None)
     lines = [_render_row(avatar, row, folder, uri) for row in rows]

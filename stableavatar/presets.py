@@ -247,13 +247,14 @@ def saved(folder: str | Path) -> Preset:
         values = json.loads(path.read_text())
         files = {part: str(folder / name) for part, name in values.pop("files").items()}
         base = values.pop("base")
+        lora = str(folder / values["lora"]) if values["lora"] else ""
         weights = SavedWeights(files=files, base=_WEIGHTS_KINDS[base.pop("kind")](**base))
-        preset = Preset(**values | {"sizes": tuple(map(tuple, values["sizes"])), "weights": weights})
+        preset = Preset(**values | {"sizes": tuple(map(tuple, values["sizes"])), "weights": weights, "lora": lora})
     except FileNotFoundError as error:
         raise WeightsError(f"{path} is missing: {folder} holds no trained model.") from error
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise WeightsError(f"{path} does not describe a trained model: {error!r}. Copy the folder again.") from error
-    if missing := [name for name in files.values() if not os.path.exists(name)]:
+    if missing := [name for name in (*files.values(), *filter(None, [lora])) if not os.path.exists(name)]:
         raise WeightsError(f"{path} names {', '.join(missing)}, which is not there. Copy the whole folder.")
     return preset
 
@@ -262,7 +263,8 @@ def save_model_file(preset: Preset, folder: Path, files: Mapping[str, str]) -> N
     """Describe a model in `folder`, so that `saved` finds it.
 
     Args:
-        preset: its sizes and values; of its weights only those that every part without a file falls back on.
+        preset: its sizes and values, `lora` as the name of a file in the folder; of its weights only those that every
+            part without a file falls back on.
         folder: where the files lie.
         files: name of the file of each part.
     """

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 
+from stableavatar.errors import WeightsError
 from stableavatar.model.lora import lora_applied, read_lora
 from stableavatar.model.names import transformer_tensors
 from stableavatar.model.networks import TRANSFORMER
@@ -151,9 +152,11 @@ def test_an_exported_lora_gives_the_trained_networks_output(tmp_path: Path) -> N
     trainer, _ = trained(config, 0, 3)
     trainer.export(tmp_path, None)
     network = load_network(TRANSFORMER, saved(tmp_path), "cpu", torch.float32)
-    lora = read_lora(str(tmp_path / "lora.safetensors"), network)
+    lora = read_lora(saved(tmp_path).lora, network)  # which a model that was trained so brings with it
     plain = predicted(network)
     with lora_applied(network, [(lora, 1.0)]):
         with_lora = predicted(network)
     torch.testing.assert_close(with_lora, predicted(trainer.objective.eval().network), rtol=1e-4, atol=1e-5)
     assert not torch.allclose(plain, with_lora, rtol=1e-3, atol=1e-4)
+    with pytest.raises(WeightsError, match="is a model with a LoRA"):
+        Trainer(small_config(model=str(tmp_path), start="weights"))

@@ -34,6 +34,10 @@ def starting_network(config: TrainingConfig, preset: Preset) -> nn.Module:
         WeightsError: the files of these weights are missing or damaged.
     """
     component = _COMPONENTS[config.task]
+    if preset.lora and config.start == "weights":
+        raise WeightsError(
+            f"{config.model} is a model with a LoRA: no training begins with it. Give the model that it was made for."
+        )
     if config.start == "nothing":
         network = random_network(lambda: component.build(preset), config.seed)
         if config.task == "vae":

@@ -28,6 +28,7 @@ from stableavatar.training.audio_objective import AudioObjective
 from stableavatar.training.avatar_objective import AvatarObjective
 from stableavatar.training.config import TrainingConfig
 from stableavatar.training.encode import Sample
+from stableavatar.training.lora import FILE as LORA_FILE
 from stableavatar.training.lora import add_lora, save_lora, split_lora
 from stableavatar.training.objective import Moment, Objective, Source
 from stableavatar.training.optimise import Average, clip_gradients, learning_rate, make_optimiser
@@ -170,7 +171,8 @@ class Trainer:
         as_saved = {name: _saved(tensor, config.save_as) for name, tensor in tensors.items()}
         save_file(as_saved, folder / names[self.objective.part])
         changed = self._finish(as_saved, source) if source else {}
-        save_model_file(replace(preset, name=config.name, **changed), folder, names)
+        lora = LORA_FILE if config.lora is not None else ""
+        save_model_file(replace(preset, name=config.name, lora=lora, **changed), folder, names)
 
     def _finish(self, saved: dict[str, Tensor], source: Source) -> Mapping[str, Any]:
         """What is measured at the end: on the tensors as they are saved, which may be averages and have fewer bits."""
