@@ -12,20 +12,11 @@ from stableavatar.training.config import read_config
 from stableavatar.training.presets import TRAINING_PRESETS
 from tests.heldout import FIRST_SEED, Studio, Take, clip_of, true_frames
 
-LEAST_CORRELATION = 0.6  # of what this test makes; the benchmark has the full figures
+LEAST_CORRELATION = 0.7  # of what this test makes; the benchmark has the full figures
 MOST_SHUFFLED = 0.45  # two clips are few: chance alone gives 0.2 or so
 MAX_BYTES = 25_000_000
 NUM_STEPS = 6
 TAKES = [Take(seed=FIRST_SEED + number, choices=(("num_steps", NUM_STEPS),)) for number in range(2)]
-
-
-def weight_files() -> dict[str, str]:
-    weights = mini().weights
-    assert isinstance(weights, SavedWeights)
-    return dict(weights.files)
-
-
-needs_training = pytest.mark.skipif("transformer" not in weight_files(), reason="mini's transformer is not trained")
 
 
 @pytest.fixture(scope="module")
@@ -34,10 +25,12 @@ def studio(tmp_path_factory: pytest.TempPathFactory) -> Studio:
 
 
 def test_its_weights_are_small() -> None:
-    assert sum(os.path.getsize(path) for path in weight_files().values()) < MAX_BYTES
+    weights = mini().weights
+    assert isinstance(weights, SavedWeights)
+    assert weights.files.keys() == {"transformer", "vae", "audio"}
+    assert sum(os.path.getsize(path) for path in weights.files.values()) < MAX_BYTES
 
 
-@needs_training
 @pytest.mark.slow
 def test_its_lips_follow_speech_that_it_has_never_heard(studio: Studio) -> None:
     mouths = [studio.judged(take).mouth_V for take in TAKES]
@@ -48,7 +41,6 @@ def test_its_lips_follow_speech_that_it_has_never_heard(studio: Studio) -> None:
     assert np.mean(other) < MOST_SHUFFLED
 
 
-@needs_training
 @pytest.mark.slow
 def test_it_shows_whom_the_portrait_shows(studio: Studio) -> None:
     for take, other in zip(TAKES, TAKES[::-1], strict=True):
@@ -59,6 +51,6 @@ def test_it_shows_whom_the_portrait_shows(studio: Studio) -> None:
 
 
 def test_the_runs_that_make_it_follow_each_other() -> None:
-    runs = [read_config(MINI / f"{name}.yaml", TRAINING_PRESETS) for name in ("vae", "audio", "avatar")]
-    assert [run.task for run in runs] == ["vae", "audio", "avatar"]
+    runs = [read_config(MINI / f"{name}.yaml", TRAINING_PRESETS) for name in ("vae", "audio", "avatar", "picture")]
+    assert [run.task for run in runs] == ["vae", "audio", "avatar", "avatar"]
     assert [run.model for run in runs[1:]] == [f"{run.output}/model" for run in runs[:-1]]

@@ -15,7 +15,8 @@ from tests.benchmarks.mini_pictures import write_curves
 SHOWN = {
     "vae": ("loss", "psnr_db"),
     "audio": ("loss", "accuracy"),
-    "avatar": ("loss", "lip_error"),
+    "avatar": ("error", "lip_error"),
+    "picture": ("error", "lip_error"),
 }
 NUM_POINTS = 400
 SMOOTHING = 9  # lines of the log
