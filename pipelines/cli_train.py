@@ -26,7 +26,7 @@ def run_train(args: argparse.Namespace) -> int:
     with plain_errors():
         report = train(config, on_skipped=print_skipped)
     did = report.step - report.first_step
-    what = f"{did} steps" if did else f"Nothing to do: all {report.step} steps were done before"
+    what = f"{did} steps" if did else f"All {report.step} steps were done before"
     console.print(f"{what}. The model is in {report.model}", soft_wrap=True, markup=False)
     return ALL_FINE
 

@@ -151,7 +151,8 @@ MINI = Path(__file__).parent / "mini"  # the folder of its weights, and of how t
 def mini() -> Preset:
     """The small model that comes with the code: drawn heads of 96x96 pixels that speak, on a CPU.
 
-    Trained from nothing by `stableavatar train`, on what `stableavatar draw-data` draws.
+    Trained from nothing by `stableavatar train`, on what `stableavatar draw-data` draws: `mini/README.md` has the
+    commands, the seeds and the curves.
     """
     return saved(MINI)
 

@@ -37,8 +37,7 @@ _SNR_DB = (5.0, 40.0)  # of the noise, against the speech
 class Utterances:
     """Windows of clips' sound, and what is said in them."""
 
-    def __init__(self, clips: Sequence[Clip], options: AudioOptions, batch_size: int = 1):
-        del batch_size  # windows are all of one length
+    def __init__(self, clips: Sequence[Clip], options: AudioOptions):
         self.clips, self.options = clips, options
         self.num_frames = options.num_frames  # that a clip must have
 

@@ -81,4 +81,4 @@ def num_frames_needed(config: TrainingConfig) -> int:
 def _of_clips(config: TrainingConfig, clips: Sequence[Clip] = ()) -> Crops | Utterances:
     if config.task == "vae":
         return Crops(clips, config.vae, config.batch_size)
-    return Utterances(clips, config.audio, config.batch_size)
+    return Utterances(clips, config.audio)
