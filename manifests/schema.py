@@ -338,6 +338,11 @@ RESULT: tuple[Column, ...] = (
     Column(name="decode_s", type=NUMBER, unit="seconds", meaning="of that, from latents to the video file"),
     Column(name="measure_s", type=NUMBER, unit="seconds", meaning="time taken to measure the finished video"),
     Column(
+        name="spans",
+        type=TEXT,
+        meaning="JSON: each stage with its worker, when it began, its seconds, bytes and repeated requests",
+    ),
+    Column(
         name="peak_memory_bytes",
         type=WHOLE,
         unit="bytes",

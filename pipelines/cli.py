@@ -39,7 +39,7 @@ from stableavatar.errors import BadInput, RowError, WeightsError
 from stableavatar.presets import find_preset
 
 if TYPE_CHECKING:
-    from pipelines.render import RunReport
+    from pipelines.run import RunReport
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -66,7 +66,7 @@ def run_render(args: argparse.Namespace) -> int:
     if args.dry_run:
         return run_check(args)
     preset = chosen_preset(args)
-    from pipelines.render import Options, render  # the other commands need not wait for Ray to load
+    from pipelines.run import Options, run  # the other commands need not wait for Ray to load
     from pipelines.watch import Bounds
 
     start_logging()
@@ -80,7 +80,7 @@ def run_render(args: argparse.Namespace) -> int:
         arguments=noted(args),
     )
     with plain_errors():
-        report = render(args.manifest, args.output, preset, options=options, console=console)
+        report = run(args.manifest, args.output, preset, options=options, console=console)
     return print_report(report, args.output)
 
 

@@ -12,6 +12,7 @@ from rich.live import Live
 from rich.text import Text
 
 from pipelines.estimate import Estimate
+from pipelines.observers import Observer
 from pipelines.progress import Snapshot
 from pipelines.stage import Place, Row, place
 
@@ -22,7 +23,7 @@ MAX_SHOWN = 16  # running rows
 logger = logging.getLogger(__name__)
 
 
-class Display:
+class Display(Observer):
     """Shows rows done, failed and running, windows per second and the time left. Use as a context manager."""
 
     def __init__(

@@ -29,8 +29,11 @@ from stableavatar.errors import BrokenVideo, NetworkError, RowError, StorageErro
 
 FILES_AT_ONCE = 16
 COMPACTED = "results.parquet"
-# What the driver needs of a finished row.
-SHOWN = ("manifest", "row_number", "id", "status", "error_kind", "error", "attempts", "gpu_s", "generate_s", "sample_s")
+# What the driver, and whoever observes the run there, needs of a finished row.
+SHOWN = (
+    *("manifest", "row_number", "id", "content_id", "status", "error_kind", "error", "stage", "video", "attempts"),
+    *("gpu_s", "generate_s", "sample_s", "num_frames", "num_windows", "started_at", "finished_at", "spans"),
+)
 TIMES = ("started_at", "finished_at")
 NAMED_BY = ("id", "content_id", "manifest", "row_number", "finished_at")
 FAILURE = ("status", "error_kind", "error", "stage")
@@ -266,10 +269,15 @@ def clean_up(output: str, done: Iterable[Row]) -> None:
         storage.remove_parts(folder)
 
 
-def write_run(output: str, *, manifest: str, model: str, num_rows: int, **more: Any) -> None:
-    """Note what the newest run is about, for `status`; `more` is anything that JSON can hold (see pipelines.status)."""
+def write_run(output: str, *, manifest: str, model: str, num_rows: int, **more: Any) -> Row:
+    """Note what the newest run is about, for `status`; `more` is anything that JSON can hold (see pipelines.status).
+
+    Gives what it wrote.
+    """
     run = {"manifest": manifest, "model": model, "num_rows": num_rows, "started_at": datetime.now(UTC).isoformat()}
-    storage.write(redacted(json.dumps(run | more, indent=2)).encode(), storage.join(output, "run.json"))
+    text = redacted(json.dumps(run | more, indent=2))
+    storage.write(text.encode(), storage.join(output, "run.json"))
+    return json.loads(text)
 
 
 def read_run(output: str) -> dict[str, Any] | None:

@@ -22,6 +22,7 @@ from botocore.exceptions import (
 from botocore.parsers import ResponseParserError
 
 from manifests.redact import redacted
+from pipelines import traffic
 from stableavatar.errors import BadInput, NetworkError, StorageError
 
 TRIES = 8
@@ -78,7 +79,7 @@ def steadily(uri: str, action: Callable[[], T]) -> T:
             wait=tenacity.wait_random_exponential(multiplier=FIRST_WAIT_S, max=LONGEST_WAIT_S),
             stop=tenacity.stop_after_attempt(TRIES)
             | tenacity.stop_before_delay(PATIENCE_S if patience_s is None else patience_s),
-            before_sleep=lambda state: _log_failure(uri, state),
+            before_sleep=lambda state: _note_failure(uri, state),
             reraise=True,
         )(action)
 
@@ -131,7 +132,8 @@ def says_exists(error: BaseException) -> bool:
     return any(isinstance(c, FileExistsError) or http_code(c) == "PreconditionFailed" for c in _causes(error))
 
 
-def _log_failure(uri: str, state: tenacity.RetryCallState) -> None:
+def _note_failure(uri: str, state: tenacity.RetryCallState) -> None:
+    traffic.count(num_retries=1)
     error = state.outcome and state.outcome.exception()
     wait_s = state.next_action.sleep if state.next_action else 0.0
     logger.warning(

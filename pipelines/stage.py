@@ -5,6 +5,8 @@ import time
 from typing import Any, ClassVar
 
 from manifests.redact import redacted
+from pipelines import traffic
+from pipelines.spans import Span, with_span, worker
 from stableavatar.errors import DISK_FAILURES, RowError, StorageError
 
 Row = dict[str, Any]
@@ -19,8 +21,8 @@ logger = logging.getLogger(__name__)
 class Stage:
     """One step of the flow. Subclasses set `name` and write `process`; models are loaded once, in the constructor.
 
-    A row that is not `ready` passes untouched. The seconds a row took here go to the column `<name>_s`. Safe to run
-    twice.
+    A row that is not `ready` passes untouched. The seconds a row took here go to the column `<name>_s`, and with when
+    and where to `spans`: JSON, a list with a Span for each stage. Safe to run twice.
     """
 
     name: ClassVar[str]
@@ -34,7 +36,7 @@ class Stage:
         """The row after this stage, or failed in it."""
         if row["status"] != "ready":
             return row
-        started = time.perf_counter()
+        started_at, started, before = time.time(), time.perf_counter(), traffic.so_far()
         try:
             row = self.process(row)
         except RowError as error:
@@ -47,7 +49,9 @@ class Stage:
         seconds = time.perf_counter() - started
         outcome = row["error"] if row["status"] == "failed" else "done"
         logger.info("%s %s %.2f s %s", row["id"], self.name, seconds, outcome)
-        return {**row, f"{self.name}_s": seconds}
+        moved = vars(traffic.so_far() - before)
+        span = Span(stage=self.name, worker=worker(), started_at=started_at, seconds=seconds, **moved)
+        return {**row, f"{self.name}_s": seconds, "spans": with_span(row, span)}
 
 
 def explain(error: Exception) -> tuple[str, str]:

@@ -19,6 +19,7 @@ from fsspec.callbacks import Callback
 from fsspec.implementations.local import LocalFileSystem
 
 from manifests.redact import redacted
+from pipelines import traffic
 from pipelines.retries import clear_errors, is_transient, steadily
 from stableavatar.errors import BadInput, NetworkError, RowError, StorageError
 
@@ -71,7 +72,9 @@ def open_store(uri: str) -> tuple[AbstractFileSystem, str]:
 def read(uri: str) -> bytes:
     """The content of one file. Raises BadInput if it is missing, StorageError if the store refuses."""
     store, path = open_store(uri)
-    return steadily(uri, lambda: _content(store, path))
+    data = steadily(uri, lambda: _content(store, path))
+    traffic.count(bytes_read=len(data))
+    return data
 
 
 def _content(store: AbstractFileSystem, path: str) -> bytes:
@@ -115,6 +118,7 @@ def fetch(uri: str, path: str, *, max_bytes: float | None = None) -> None:
             os.replace(beside, path)
 
     steadily(uri, copy)
+    traffic.count(bytes_read=os.path.getsize(path))
 
 
 class _Limit(Callback):
@@ -157,6 +161,7 @@ def publish(path: str, uri: str) -> None:
             store.put_file(path, remote_path)
 
     steadily(uri, copy)
+    traffic.count(bytes_written=os.path.getsize(path))
 
 
 def publish_folder(folder: str, uri: str, last: str = "") -> None:
@@ -194,6 +199,7 @@ def write(data: bytes, uri: str) -> None:
             store.pipe_file(path, data)
 
     steadily(uri, put)
+    traffic.count(bytes_written=len(data))
 
 
 def remove(uri: str) -> None:

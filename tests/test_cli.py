@@ -17,7 +17,7 @@ from pipelines import results, storage
 from pipelines.arguments import noted, parser, repeated
 from pipelines.cli import main, print_report
 from pipelines.lease import LeaseHeld
-from pipelines.render import RunReport
+from pipelines.run import RunReport
 from pipelines.terminal import RunError, plain_errors
 from pipelines.values import moment, seconds
 from pipelines.workers import ClusterError

@@ -97,7 +97,7 @@ def test_a_wrong_way_is_seen(module: str, source: str) -> None:
 @pytest.mark.parametrize(
     ("module", "source"),
     [
-        ("pipelines.render", "import ray\nfrom stableavatar import avatar\nfrom manifests.read import resolve"),
+        ("pipelines.run", "import ray\nfrom stableavatar import avatar\nfrom manifests.read import resolve"),
         ("stableavatar.avatar", "from .model import dit\nimport rayon"),
         ("manifests.read", "from manifests.schema import MANIFEST"),
     ],

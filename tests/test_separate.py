@@ -15,8 +15,8 @@ from pipelines import cache, scratch, storage
 from pipelines.check import Check
 from pipelines.cli import main
 from pipelines.prepare import Prepare
-from pipelines.render import Loaders, Options, render, render_pools
 from pipelines.results import read_results
+from pipelines.run import Loaders, Options, render_pools, run
 from pipelines.separate import QUIET_S, Separate, _write_wav, blocks_of, kept_blocks, wants_vocals
 from pipelines.workers import Capacity, require_room
 from stableavatar.audio.decode import decode_speech
@@ -118,18 +118,18 @@ def test_a_block_is_separated_once_for_all_rows(
 ) -> None:
     one_block = separate.separator.num_steps + 1
 
-    def run(**words: Any) -> None:
+    def separated(**words: Any) -> None:
         assert separate(prepared(make_row(audio=song, separate_vocals=True, **words), preset, path))["error"] == ""
 
-    run(start_s=35.0, end_s=45.0)  # in the second block alone
+    separated(start_s=35.0, end_s=45.0)  # in the second block alone
     assert num_chunks(separate) == one_block
-    run(start_s=50.0, end_s=60.0, id="other")
+    separated(start_s=50.0, end_s=60.0, id="other")
     assert num_chunks(separate) == one_block
-    run()
+    separated()
     assert num_chunks(separate) <= 3 * one_block
     before = num_chunks(separate)
     with ThreadPoolExecutor(2) as threads:
-        list(threads.map(lambda start_s: run(start_s=start_s), [0.0, 20.0]))
+        list(threads.map(lambda start_s: separated(start_s=start_s), [0.0, 20.0]))
     assert num_chunks(separate) == before
 
 
@@ -242,15 +242,15 @@ def test_through_ray(
     ]
     (tmp_path / "night.jsonl").write_text("\n".join(lines))
 
-    def run(separator: str | None) -> dict[str, dict[str, Any]]:
+    def rendered(separator: str | None) -> dict[str, dict[str, Any]]:
         options, loaders = Options(separator=separator), Loaders(avatar=load_noise)
-        render(f"{tmp_path}/night.jsonl", f"{tmp_path}/out", preset, options=options, loaders=loaders)
+        run(f"{tmp_path}/night.jsonl", f"{tmp_path}/out", preset, options=options, loaders=loaders)
         return {row["id"]: row for row in read_results(f"{tmp_path}/out").to_pylist()}
 
-    table = run(None)
+    table = rendered(None)
     assert (table["mix"]["status"], table["mix"]["separate_s"]) == ("ok", None)
     assert "--separator" in table["voice"]["error"]
-    table = run(path)
+    table = rendered(path)
     assert table["voice"]["status"] == "ok", table["voice"]["error"]
     assert table["voice"]["separate_s"] > 0
     assert table["voice"]["content_id"] != table["mix"]["content_id"]

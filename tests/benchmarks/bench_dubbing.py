@@ -21,7 +21,7 @@ from moto.server import ThreadedMotoServer
 
 from pipelines import results, storage
 from pipelines.build import build_manifest
-from pipelines.render import Loaders, render
+from pipelines.run import Loaders, run
 from stableavatar.avatar import Avatar
 from stableavatar.model.conditions import TextEncoder
 from stableavatar.presets import Preset, tiny
@@ -100,7 +100,7 @@ def main(seconds: float) -> None:
         faults.requests.clear()
         log = f"{folder}/encodings"
         loaders = Loaders(avatar=partial(load_avatar, log), encoder=partial(load_encoder, log))
-        report = render(built.uri, f"{INPUTS}/out", tiny(), loaders=loaders)
+        report = run(built.uri, f"{INPUTS}/out", tiny(), loaders=loaders)
         print(f"\n{len(report.finished)} rows, {[row['error'] for row in report.finished if row['error']]} failed\n")
         asked = Counter(faults.requests)
         print("| input | GET | HEAD |\n|---|---|---|")
@@ -116,7 +116,7 @@ def main(seconds: float) -> None:
             storage.fetch(row["video"], f"{folder}/video.mp4")
             name = row["video"].removeprefix(f"{INPUTS}/out/")
             print(f"| {name} | {row['num_frames']} | {streams(f'{folder}/video.mp4')} |")
-        print(f"\nthe same again: {render(built.uri, f'{INPUTS}/out', tiny()).num_done_before} rows are done already")
+        print(f"\nthe same again: {run(built.uri, f'{INPUTS}/out', tiny()).num_done_before} rows are done already")
     server.stop()
 
 

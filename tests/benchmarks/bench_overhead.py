@@ -12,7 +12,7 @@ import time
 import pyarrow as pa
 
 from pipelines import plan, results
-from pipelines.render import Loaders, Options, render_pools
+from pipelines.run import Loaders, Options, render_pools
 from pipelines.stage import Row
 from pipelines.workers import Pool, cluster, flow
 from stableavatar.presets import PRESETS

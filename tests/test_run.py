@@ -13,8 +13,8 @@ from manifests.schema import ManifestError
 from pipelines import cache, results, storage
 from pipelines.check import Check
 from pipelines.cli import main
-from pipelines.render import Loaders, Options, RunReport, render
 from pipelines.rounds import rounds
+from pipelines.run import Loaders, Options, RunReport, run
 from pipelines.stage import Row
 from pipelines.workers import Capacity, ClusterError, Pool, require_room
 from stableavatar.errors import StorageError
@@ -44,8 +44,8 @@ class DeadlyCheck(Check):
         return super().process(row)
 
 
-def run(manifest: str, output: str, preset: Preset, **options: Any) -> RunReport:
-    return render(manifest, output, preset, loaders=Loaders(avatar=load_noise), options=Options(**options))
+def run_noise(manifest: str, output: str, preset: Preset, **options: Any) -> RunReport:
+    return run(manifest, output, preset, loaders=Loaders(avatar=load_noise), options=Options(**options))
 
 
 @pytest.mark.slow
@@ -62,7 +62,7 @@ def test_good_and_bad_rows_to_s3(ray_cluster: None, bucket: str, preset: Preset,
         {**GOOD, "id": "nan", "text_scale": float("nan")},
     ]
     manifest, output = write_manifest(f"{bucket}/in", rows), f"{bucket}/out"
-    report = run(manifest, output, preset)
+    report = run_noise(manifest, output, preset)
     assert len(report.finished) == len(rows)
 
     table = {(row["id"], row["row_number"]): row for row in results.read_results(output).to_pylist()}
@@ -93,7 +93,7 @@ def test_running_again_does_only_what_is_missing(
 ) -> None:
     rows = [{**GOOD, "id": "one"}, {**GOOD, "id": "two", "audio": "late.flac"}]
     manifest, output = write_manifest(f"{tmp_path}/a b #1", rows), f"{tmp_path}/out"
-    first = run(manifest, output, preset)
+    first = run_noise(manifest, output, preset)
     assert sorted(row["status"] for row in first.finished) == ["failed", "ok"]
 
     storage.publish(str(SPEECH), f"{tmp_path}/a b #1/late.flac")
@@ -104,15 +104,15 @@ def test_running_again_does_only_what_is_missing(
         for name in storage.names_in(f"{output}/videos"):
             storage.write(b"{}", f"{output}/checkpoints/{Path(name).stem}/attempts.json")
 
-    monkeypatch.setattr("pipelines.render.rounds", with_one_begun_again)
-    second = run(manifest, output, preset)
+    monkeypatch.setattr("pipelines.run.rounds", with_one_begun_again)
+    second = run_noise(manifest, output, preset)
     monkeypatch.undo()
     assert [(row["id"], row["status"]) for row in second.finished] == [("two", "ok")]
     assert [name[:3] for name in storage.folders_in(f"{output}/checkpoints")] == ["one"]  # which was not in this run
     assert second.num_done_before == 1
     assert results.read_results(output)["status"].to_pylist() == ["ok", "ok"]
 
-    third = run(manifest, output, preset, limit=1)
+    third = run_noise(manifest, output, preset, limit=1)
     assert (third.finished, third.num_done_before) == ([], 1)
     assert main(["status", output]) == 0
 
@@ -121,16 +121,16 @@ def test_running_again_does_only_what_is_missing(
 def test_what_failed_for_good_waits_until_it_is_asked_for(ray_cluster: None, preset: Preset, tmp_path: Path) -> None:
     rows = [{**GOOD, "id": "one"}, {**GOOD, "id": "strange", "seed": 14}]
     manifest, output = write_manifest(f"{tmp_path}", rows), f"{tmp_path}/out"
-    first = run(manifest, output, preset)
+    first = run_noise(manifest, output, preset)
     assert [row["attempts"] for row in first.finished] == [1, 1]
-    second = run(manifest, output, preset)
+    second = run_noise(manifest, output, preset)
     assert (second.finished, second.num_done_before, [row["id"] for row in second.left]) == ([], 1, ["strange"])
     assert storage.names_in(f"{output}/results") == []  # all is in one file since the first run
 
-    third = run(manifest, output, preset, retry=frozenset({"internal"}))
+    third = run_noise(manifest, output, preset, retry=frozenset({"internal"}))
     assert [(row["id"], row["status"], row["attempts"]) for row in third.finished] == [("strange", "failed", 2)]
     assert results.read_results(output).num_rows == 2
-    assert run(manifest, output, preset, retry=frozenset({"storage"})).finished == []
+    assert run_noise(manifest, output, preset, retry=frozenset({"storage"})).finished == []
 
 
 @pytest.mark.slow
@@ -139,8 +139,8 @@ def test_a_row_that_kills_its_check_is_written_down(
 ) -> None:
     rows = [{**GOOD, "id": "one", "audio": "missing.wav"}, {**GOOD, "id": "deadly"}]
     manifest = write_manifest(str(tmp_path), rows)
-    monkeypatch.setattr("pipelines.render.Check", DeadlyCheck)
-    report = run(manifest, f"{tmp_path}/out", preset)
+    monkeypatch.setattr("pipelines.run.Check", DeadlyCheck)
+    report = run_noise(manifest, f"{tmp_path}/out", preset)
     kinds = {row["id"]: row["error_kind"] for row in report.finished}
     assert kinds == {"one": "bad_input", "deadly": "quarantined"}
     assert results.read_results(f"{tmp_path}/out").num_rows == 2
@@ -156,10 +156,10 @@ def test_pools_that_never_fit_are_refused() -> None:
 def test_what_stops_a_run_before_it_starts(ray_cluster: None, preset: Preset, tmp_path: Path) -> None:
     manifest = write_manifest(str(tmp_path), [GOOD])
     with pytest.raises(StorageError, match="cannot write to"):
-        run(manifest, f"{manifest}/out", preset)
+        run_noise(manifest, f"{manifest}/out", preset)
     storage.write(b'{"audio": "speech.flac"}', f"{tmp_path}/bad.jsonl")
     with pytest.raises(ManifestError, match="portrait"):
-        run(f"{tmp_path}/bad.jsonl", f"{tmp_path}/out", preset)
+        run_noise(f"{tmp_path}/bad.jsonl", f"{tmp_path}/out", preset)
 
 
 def test_a_model_that_cannot_be_loaded_ends_the_run(ray_cluster: None, preset: Preset, tmp_path: Path) -> None:
@@ -168,4 +168,4 @@ def test_a_model_that_cannot_be_loaded_ends_the_run(ray_cluster: None, preset: P
 
     manifest = write_manifest(str(tmp_path), [GOOD])
     with pytest.raises(RayError, match="weights are broken"):
-        render(manifest, f"{tmp_path}/out", preset, loaders=Loaders(avatar=broken))
+        run(manifest, f"{tmp_path}/out", preset, loaders=Loaders(avatar=broken))

@@ -1,7 +1,8 @@
 """From a manifest to videos and result rows: the whole flow."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,6 +19,7 @@ from pipelines.estimate import Estimate
 from pipelines.generate import Generate, Generator
 from pipelines.lease import Lease
 from pipelines.measure import Measure
+from pipelines.observers import Observer, Observers
 from pipelines.prepare import Prepare
 from pipelines.progress import Progress, Reporter, snapshot
 from pipelines.results import WriteResult
@@ -49,6 +51,7 @@ class Options:
     separator: str | None = None  # file of the vocal separator; None: the one in the model's folder
     save_every_s: float = EVERY_S
     arguments: dict[str, Any] = field(default_factory=dict)  # noted with the run: `retry` starts it with them again
+    observers: tuple[Observer, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,7 +77,7 @@ class RunReport:
     stopped: str
 
 
-def render(
+def run(
     manifest: str,
     output: str,
     preset: Preset,
@@ -90,7 +93,9 @@ def render(
     output = storage.absolute(output)
     files = plan.manifest_files(manifest)
     storage.check_writable(output)
+    observers = Observers(options.observers)
     with (
+        closing(observers),
         Lease(output) as lease,
         cluster() as capacity,
         Watch(options.bounds, lease.why_lost, stop_flows) as watch,
@@ -108,50 +113,55 @@ def render(
         write = (output, carried_schema({"carried": plan.unpack(row)} for row in rows))
         pools = render_pools(preset, loaders, options, generate, write, capacity, wants_vocals(todo))
         require_room(pools, capacity)
-        counts: dict[str, Any] = {
-            "num_rows": len(rows),
-            "num_done": len(done),
-            "left": Counter(row["error_kind"] for row in left),
+        facts: dict[str, Any] = {
+            **{"manifest": storage.absolute(manifest), "model": preset.name, "arguments": options.arguments},
+            **{"num_rows": len(rows), "num_done": len(done), "left": Counter(row["error_kind"] for row in left)},
+            "num_generators": num_generators(capacity),
         }
-        about: dict[str, Any] = {
-            "manifest": storage.absolute(manifest),
-            "model": preset.name,
-            "arguments": options.arguments,
-        }
-        results.write_run(output, **about, **counts, num_generators=num_generators(capacity))
+        noted = results.write_run(output, **facts)
         estimate = Estimate(before.to_pylist())
         with Display(todo, estimate, lambda: snapshot(progress), console or Console()) as display:
-            watch.begin(progress, num_generators(capacity), lambda: lease.note(display.facts()))
+            observers.begin({"output": output, **noted})
+            watch.begin(progress, num_generators(capacity), lambda: tell(display.facts(), lease, observers))
             flowing = rounds(todo, pools, estimate, watch, progress, WriteResult(*write))
-            finished = gather(flowing, display, lambda: results.try_to_compact(output, lease.check))
+            heard = Observers([display, observers])
+            finished = gather(flowing, heard, lambda: results.try_to_compact(output, lease.check))
         failed = (row for row in todo if row["status"] == "failed" and place(row) not in finished)
-        finished |= {place(row): WriteResult(*write)(row) for row in failed}  # which a run that stopped left behind
+        finished |= gather(map(WriteResult(*write), failed), heard)  # which a run that stopped left behind
         results.compact(output, lease.check)
         made = [row for row in todo if finished.get(place(row), row)["status"] == "ok"]
         results.clean_up(output, made)  # Ray begins a row again whose generator dies just after it
         unfinished = plan.missing([*todo, *plan.missing(rows, checked)], finished.values())
         if plan.carry_over_uri(output) not in files:
             plan.write_carry_over(output, unfinished)
-    return RunReport(
-        finished=list(finished.values()),
-        unfinished=unfinished,
-        left=left,
-        num_done_before=len(done),
-        stopped=watch.reason,
-    )
+        report = RunReport(
+            finished=list(finished.values()),
+            unfinished=unfinished,
+            left=left,
+            num_done_before=len(done),
+            stopped=watch.reason,
+        )
+        observers.end(report)
+    return report
 
 
-def gather(flowing: Iterable[Row], display: Display, compact: Callable[[], None]) -> dict[Place, Row]:
+def gather(flowing: Iterable[Row], observer: Observer, compact: Callable[[], None] = lambda: None) -> dict[Place, Row]:
     """What came of each row at last: one that is tried again comes again. `compact` is called now and then."""
     finished: dict[Place, Row] = {}
     for number, row in enumerate(flowing, start=1):
         finished.pop(place(row), None)
         if row["status"] != "unfinished":
-            display.finished(row)
+            observer.finished(row)
             finished[place(row)] = row
         if number % COMPACT_EVERY == 0:
             compact()
     return finished
+
+
+def tell(facts: Mapping[str, Any], lease: Lease, observers: Observer) -> None:
+    """How far the run is, to those who ask its lease and to those who hear of it."""
+    lease.note(facts)
+    observers.tick(facts)
 
 
 def check_pools(preset: Preset, output: str, options: Options, capacity: Capacity) -> list[Pool]:
