@@ -1,6 +1,22 @@
-"""How rows flow: from a manifest, through Ray, to videos and result rows."""
+"""How rows flow: from a manifest, through Ray, to videos and result rows.
 
+from pipelines import render
+
+result = render("night.jsonl", "s3://studio/night", model="checkpoints")
+"""
+
+import importlib
 import os
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pipelines.api import render as render
+    from pipelines.api import retry as retry
+    from pipelines.outcome import RenderResult as RenderResult
+    from pipelines.outcome import RowResult as RowResult
+    from pipelines.terminal import RunError as RunError
+
+_HOMES = {"render": "api", "retry": "api", "RenderResult": "outcome", "RowResult": "outcome", "RunError": "terminal"}
 
 # Ray folds log lines that differ only in numbers into one. Ours say which video took how long, and each one counts.
 # It reads this when it is imported.
@@ -8,3 +24,10 @@ os.environ.setdefault("RAY_DEDUP_LOGS", "0")
 os.environ.setdefault("RAY_COLOR_PREFIX", "0")  # colour codes do not belong into a log file
 # A thread that still waits for Ray when a run has ended must not start a cluster of its own.
 os.environ.setdefault("RAY_ENABLE_AUTO_CONNECT", "0")
+
+
+def __getattr__(name: str) -> Any:
+    # Every import of a part of this package comes through this file, and each is to load only what it needs.
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)

@@ -1,36 +1,43 @@
 """The words of the command line, and what they mean."""
 
 import argparse
-import json
 import math
 import sys
-from dataclasses import replace
+from dataclasses import fields
 from typing import Any, NoReturn
 
 from manifests.build import DEFAULT_ID, ID_BY_LANGUAGE
 from manifests.cells import Value
-from manifests.redact import HIDDEN
 from manifests.schema import MANIFEST
 from pipelines import storage
 from pipelines.checkpoint import EVERY_S
-from pipelines.values import absolute_loras, amount, choice, moment, node_file, positive, seconds, size, whole
+from pipelines.values import (
+    absolute_loras,
+    amount,
+    count,
+    listed,
+    moment,
+    node_file,
+    pairs,
+    positive,
+    seconds,
+    size,
+    typed_settings,
+    whole,
+)
 from stableavatar.audio.span import Span
 from stableavatar.checkpoints.layout import VARIANTS
 from stableavatar.choices import BACKENDS, CHOICES, MODES
 from stableavatar.drawn.sentences import SPLITS
-from stableavatar.errors import KINDS, BadInput
+from stableavatar.errors import KINDS
 from stableavatar.limits import Limits
 from stableavatar.preprocess.layout import CATEGORIES
 from stableavatar.preprocess.rules import Rules
-from stableavatar.presets import PRESETS, Preset, find_preset
+from stableavatar.presets import PRESETS
 from stableavatar.units import FPS
 
 WRONG_WORDS = 1  # exit code, as of everything that ends a command
-# What `retry` needs of the run that it repeats.
-NOTED = (
-    *("weights", "set", "memory", "attention", "limit", "save_every_s", "separator"),
-    *("input_schemes", "max_portrait_pixels", "max_sound_s", "max_file_bytes"),
-)
+LOOK = ("model", "weights", "settings", "lora", "memory", "attention")  # words of `api.chosen_preset`
 
 # What `manifest` finds itself, or what only a single row can say.
 FOUND = ("portrait", "audio", "id", "video_name", "subtitles", "audio_tracks", "base_video", "segments")
@@ -56,12 +63,12 @@ def parser() -> argparse.ArgumentParser:
     )
     render.add_argument("--output", required=True, metavar="URI", help="folder or URI for videos and results")
     render.add_argument("--dry-run", action="store_true", help="only show what there is to do; write nothing")
-    render.set_defaults(command="render", retry=None)
+    render.set_defaults(command="render")
 
     retry = commands.add_parser("retry", parents=[until], help="make the videos again that failed in the newest run")
     retry.add_argument("output", metavar="OUTPUT", help="folder or URI given to render")
     retry.add_argument(
-        "--kind", action="append", choices=KINDS, help="only those that failed like this; may be repeated"
+        "--kind", dest="kinds", action="append", choices=KINDS, help="only those that failed like this; may be repeated"
     )
     retry.set_defaults(command="retry")
 
@@ -215,7 +222,7 @@ def chosen_rules(args: argparse.Namespace) -> Rules:
 
 def common_cells(args: argparse.Namespace) -> dict[str, Value]:
     """The cells that `manifest --set` gives all rows."""
-    cells = dict(choice(text, SETTABLE) for text in args.set)
+    cells = typed_settings(pairs(args.set), SETTABLE)
     if cells.get("lora"):
         cells["lora"] = absolute_loras(str(cells["lora"]))
     return cells
@@ -231,6 +238,7 @@ def manifest_options() -> Parser:
     options.add_argument("--weights", choices=VARIANTS, default=VARIANTS[0], help="which weights of a published model")
     options.add_argument(
         "--set",
+        dest="settings",
         action="append",
         default=[],
         metavar="NAME=VALUE",
@@ -271,32 +279,23 @@ def limit_options() -> Parser:
     options = Parser(add_help=False)
     group = options.add_argument_group("files of rows")
     usual = Limits()
-    group.add_argument("--max-portrait-pixels", type=amount, default=usual.max_portrait_pixels, metavar="N")
+    group.add_argument("--max-portrait-pixels", type=count, default=usual.max_portrait_pixels, metavar="N")
     group.add_argument("--max-sound-s", type=amount, default=usual.max_sound_s, metavar="SECONDS")
     group.add_argument(
-        "--max-file-bytes", type=amount, default=usual.max_file_bytes, metavar="N", help="for example 5e9"
+        "--max-file-bytes", type=count, default=usual.max_file_bytes, metavar="N", help="for example 5e9"
     )
     group.add_argument(
         "--input-schemes",
         default=",".join(usual.input_schemes),
+        type=listed,
         metavar="NAME,...",
         help="stores; as given: %(default)s",
     )
     group.add_argument(
-        "--inputs", action="append", default=[], metavar="PREFIX", help="folder or URI of all files; may be repeated"
-    )
+        "--inputs", action="append", default=[], type=storage.absolute, metavar="PREFIX",
+        help="folder or URI of all files; may be repeated",
+    )  # fmt: skip
     return options
-
-
-def chosen_limits(args: argparse.Namespace) -> Limits:
-    """The limits that the options ask for."""
-    return Limits(
-        max_portrait_pixels=int(args.max_portrait_pixels),
-        max_sound_s=args.max_sound_s,
-        max_file_bytes=int(args.max_file_bytes),
-        input_schemes=tuple(name.strip() for name in args.input_schemes.split(",")),
-        inputs=tuple(storage.absolute(prefix) for prefix in args.inputs),
-    )
 
 
 def until_options() -> Parser:
@@ -315,35 +314,13 @@ def until_options() -> Parser:
     return options
 
 
-def chosen_preset(args: argparse.Namespace) -> Preset:
-    """The preset that the options ask for. A folder of weights is looked at before anything else happens.
-
-    Raises WeightsError if there is no such model or its files are damaged, BadInput for a value that is none.
-    """
-    from stableavatar.checkpoints.inspect import verify_folder
-
-    preset = find_preset(args.model, args.weights)
-    verify_folder(preset)
-    choices: dict[str, Any] = dict(map(choice, args.set))
-    if args.lora:
-        choices["lora"] = absolute_loras(args.lora)
-    return replace(preset, memory=args.memory, attention=args.attention, **choices)
-
-
-def noted(args: argparse.Namespace) -> dict[str, Any]:
-    """The arguments of a run to be noted with it, so that it can be repeated from another folder."""
-    given = {name: getattr(args, name) for name in NOTED}
-    given["model"] = args.model if args.model in PRESETS else storage.absolute(args.model)
-    given["inputs"] = [storage.absolute(prefix) for prefix in args.inputs]
-    given["lora"] = absolute_loras(args.lora) if args.lora else None
+def asked(args: argparse.Namespace) -> dict[str, Any]:
+    """What the words of `render`, `check` or `retry` ask for, as `pipelines.api` takes it."""
+    given = {name: value for name, value in vars(args).items() if value is not None}
+    for name in ("command", "dry_run"):
+        given.pop(name, None)
+    if "settings" in given:
+        given["settings"] = pairs(given["settings"])
+        limits = {field.name: given.pop(field.name) for field in fields(Limits)}
+        given["limits"] = Limits(**limits | {"inputs": tuple(limits["inputs"])})
     return given
-
-
-def repeated(run: dict[str, Any], args: argparse.Namespace) -> argparse.Namespace:
-    """The arguments to render once more what failed in a noted run; `args`: those of `retry`. Raises BadInput."""
-    if HIDDEN in json.dumps(run):
-        raise BadInput(f"the run on {args.output} was given credentials, which are not kept. Give its command again.")
-    usual = parser().parse_args(["render", run["manifest"], "--output", args.output])
-    own = {name: value for name, value in vars(args).items() if value is not None}
-    kinds = frozenset(args.kind or KINDS)
-    return argparse.Namespace(**{**vars(usual), **run["arguments"], **own, "retry": kinds})

@@ -3,23 +3,15 @@
 import argparse
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from rich.markup import escape
 
 from manifests.schema import ManifestError
 from pipelines import plan, results, storage, tables
-from pipelines.arguments import (
-    chosen_limits,
-    chosen_preset,
-    chosen_span,
-    common_cells,
-    noted,
-    parser,
-    repeated,
-)
-from pipelines.checkpoint import EVERY_S
+from pipelines.api import chosen_preset, render, retry
+from pipelines.arguments import LOOK, asked, chosen_span, common_cells, parser
 from pipelines.cli_train import TRAINING_COMMANDS
+from pipelines.outcome import RenderResult
 from pipelines.stage import Row, start_logging
 from pipelines.status import read_status
 from pipelines.terminal import (
@@ -27,19 +19,14 @@ from pipelines.terminal import (
     BAD_CONFIG,
     CANNOT_GO_ON,
     SOME_FAILED,
-    UNFINISHED,
     BadConfig,
     RunError,
     console,
     counted,
     errors,
-    plain_errors,
 )
-from stableavatar.errors import BadInput, RowError, WeightsError
+from stableavatar.errors import RowError, WeightsError
 from stableavatar.presets import find_preset
-
-if TYPE_CHECKING:
-    from pipelines.run import RunReport
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -65,56 +52,35 @@ def run_render(args: argparse.Namespace) -> int:
     """Render a manifest; a line for each failed row, and a summary."""
     if args.dry_run:
         return run_check(args)
-    preset = chosen_preset(args)
-    from pipelines.run import Options, run  # the other commands need not wait for Ray to load
-    from pipelines.watch import Bounds
-
     start_logging()
-    options = Options(
-        limit=args.limit,
-        limits=chosen_limits(args),
-        retry=args.retry,
-        separator=args.separator,
-        save_every_s=args.save_every_s or EVERY_S,
-        bounds=Bounds(stop_by=args.stop_by, max_gpu_hours=args.max_gpu_hours),
-        arguments=noted(args),
-    )
-    with plain_errors():
-        report = run(args.manifest, args.output, preset, options=options, console=console)
-    return print_report(report, args.output)
-
-
-def print_report(report: "RunReport", output: str) -> int:
-    """What came of a run, and what to do next. Gives the exit code."""
-    num_failed = print_failures(report.finished)
-    num_ok = len(report.finished) - num_failed
-    console.print(tables.counts(num_ok, num_failed + len(report.left), report.num_done_before))
-    if report.left:
-        print_failures(report.left)
-        console.print(
-            f"{len(report.left)} of them failed in an earlier run, where trying again would hardly help, and were left "
-            f"alone. `stableavatar retry {output}` makes them again.",
-            soft_wrap=True, markup=False,
-        )  # fmt: skip
-    if report.unfinished:
-        console.print(
-            f"Stopped because {report.stopped}: {len(report.unfinished)} rows are unfinished. The same command goes on "
-            f"from where they are; they are listed in {plan.carry_over_uri(output)}.",
-            soft_wrap=True, markup=False,
-        )  # fmt: skip
-    where = f"Videos: {storage.join(output, 'videos')}  Results: {storage.join(output, results.COMPACTED)}"
-    console.print(where, soft_wrap=True, markup=False)
-    if report.unfinished:
-        return UNFINISHED
-    return SOME_FAILED if num_failed or report.left else ALL_FINE
+    return print_result(render(**asked(args), console=console))
 
 
 def run_retry(args: argparse.Namespace) -> int:
     """Render the rows again that failed, as the newest run on this output was told to."""
-    run = results.read_run(args.output)
-    if not run or not run.get("arguments"):
-        raise BadInput(f"{args.output} holds no run that could be repeated. Give what was given to render --output.")
-    return run_render(repeated(run, args))
+    start_logging()
+    return print_result(retry(**asked(args), console=console))
+
+
+def print_result(result: RenderResult) -> int:
+    """What came of a run, and what to do next. Gives the exit code."""
+    print_failures([vars(row) for row in result.failed if not row.was_before])
+    console.print(tables.counts(result.num_ok - result.num_done_before, len(result.failed), result.num_done_before))
+    if left := [vars(row) for row in result.failed if row.was_before]:
+        print_failures(left)
+        console.print(
+            f"{len(left)} of them failed in an earlier run, where trying again would hardly help, and were left "
+            f"alone. `stableavatar retry {result.output}` makes them again.",
+            soft_wrap=True, markup=False,
+        )  # fmt: skip
+    if result.unfinished:
+        console.print(
+            f"Stopped because {result.stopped}: {len(result.unfinished)} rows are unfinished. The same command goes on "
+            f"from where they are; they are listed in {result.carry_over}.",
+            soft_wrap=True, markup=False,
+        )  # fmt: skip
+    console.print(f"Videos: {result.videos}  Results: {result.results}", soft_wrap=True, markup=False)
+    return result.exit_code
 
 
 def run_check(args: argparse.Namespace) -> int:
@@ -123,11 +89,12 @@ def run_check(args: argparse.Namespace) -> int:
     from stableavatar.audio.separator import find_separator
     from stableavatar.model.weights import weights_hash
 
-    preset = chosen_preset(args)
+    words = asked(args)
+    preset = chosen_preset(**{name: words[name] for name in LOOK if name in words})
     rows = plan.read_manifest(args.manifest)
     rows = plan.select_rows(rows, args.limit, model=preset.name, weights_hash=weights_hash(preset))
     output = storage.absolute(args.output or ".")
-    check = Check(preset, output, chosen_limits(args), find_separator(preset, args.separator))
+    check = Check(preset, output, words["limits"], find_separator(preset, args.separator))
     rows = plan.check_rows(rows, check)
     done = results.split_finished(rows, results.read_results(output), output)[1] if args.output else []
     console.print(tables.listing(rows, {results.stem(row) for row in done}))

@@ -2,12 +2,10 @@
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from pipelines.outcome import RunReport
 from pipelines.stage import Row
-
-if TYPE_CHECKING:
-    from pipelines.run import RunReport
 
 logger = logging.getLogger(__name__)
 
@@ -24,7 +22,7 @@ class Observer:
     def finished(self, row: Row) -> None:
         """A row is in the result table, or once more after another try. Its columns: `pipelines.results.SHOWN`."""
 
-    def end(self, report: "RunReport") -> None:
+    def end(self, report: RunReport) -> None:
         """The run is over, and its result table whole."""
 
     def close(self) -> None:
@@ -49,7 +47,7 @@ class Observers(Observer):
         """Tell all of them."""
         self._each(lambda observer: observer.finished(row))
 
-    def end(self, report: "RunReport") -> None:
+    def end(self, report: RunReport) -> None:
         """Tell all of them."""
         self._each(lambda observer: observer.end(report))
 

@@ -20,6 +20,7 @@ from pipelines.generate import Generate, Generator
 from pipelines.lease import Lease
 from pipelines.measure import Measure
 from pipelines.observers import Observer, Observers
+from pipelines.outcome import RunReport
 from pipelines.prepare import Prepare
 from pipelines.progress import Progress, Reporter, snapshot
 from pipelines.results import WriteResult
@@ -36,6 +37,7 @@ from stableavatar.model.weights import weights_hash
 from stableavatar.presets import Preset
 
 LIGHT = 0.2  # logical CPUs of a stage beside the generator: five of them and one generator fit on two cores
+NOWHERE = Console(quiet=True, force_terminal=False)
 COMPACT_EVERY = 500  # rows: to list and read many small files takes its time
 GENERATE_ATTEMPTS = 20  # of Ray. How often a row may kill its generator is counted more exactly, in its checkpoint
 
@@ -62,21 +64,6 @@ class Loaders:
     encoder: Callable[[Preset, str], Encoder] = TextEncoder.load
 
 
-@dataclass(frozen=True, kw_only=True)
-class RunReport:
-    """What came of a run. Its rows are those of the manifest, as far as they are shown to people.
-
-    `finished`: it brought them to an end; `unfinished`: it did not; `left`: they failed for good in earlier runs.
-    `stopped`: why it ended early; empty if it did not.
-    """
-
-    finished: list[Row]
-    unfinished: list[Row]
-    left: list[Row]
-    num_done_before: int
-    stopped: str
-
-
 def run(
     manifest: str,
     output: str,
@@ -87,6 +74,8 @@ def run(
     console: Console | None = None,
 ) -> RunReport:
     """Make the videos of a manifest that are not made yet: `<output>/videos`, and a row for each in the result table.
+
+    Without a console nothing is printed.
 
     Raises ManifestError, BadInput, StorageError or LeaseHeld before any work starts if it cannot be done.
     """
@@ -120,7 +109,7 @@ def run(
         }
         noted = results.write_run(output, **facts)
         estimate = Estimate(before.to_pylist())
-        with Display(todo, estimate, lambda: snapshot(progress), console or Console()) as display:
+        with Display(todo, estimate, lambda: snapshot(progress), console or NOWHERE) as display:
             observers.begin({"output": output, **noted})
             watch.begin(progress, num_generators(capacity), lambda: tell(display.facts(), lease, observers))
             flowing = rounds(todo, pools, estimate, watch, progress, WriteResult(*write))
@@ -138,7 +127,7 @@ def run(
             finished=list(finished.values()),
             unfinished=unfinished,
             left=left,
-            num_done_before=len(done),
+            done=done,
             stopped=watch.reason,
         )
         observers.end(report)

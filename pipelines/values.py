@@ -4,9 +4,10 @@ import argparse
 import math
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from datetime import time as clock
+from typing import Any
 
 from manifests.cells import BadCell, Value, convert
 from manifests.redact import redacted
@@ -16,19 +17,47 @@ from stableavatar.choices import CHOICES
 from stableavatar.errors import BadInput
 
 
-def choice(text: str, names: Sequence[str] = CHOICES) -> tuple[str, Value]:
-    """NAME=VALUE of one of the columns `names`, the value typed as in a manifest."""
-    name, _, value = text.partition("=")
+def pairs(texts: Iterable[str]) -> dict[str, str]:
+    """NAME=VALUE of each text, the values as they are written."""
+    return {name: value for name, _, value in (text.partition("=") for text in texts)}
+
+
+def typed_settings(values: Mapping[str, Any], names: Sequence[str] = CHOICES) -> dict[str, Value]:
+    """The values of some of the columns `names`, typed as in a manifest. Raises BadInput."""
     columns = {column.name: column for column in MANIFEST if column.name in names}
-    if name not in columns:
-        raise BadInput(f"--set {text}: there is no {name!r} to set; there is: {', '.join(names)}.")
+    if unknown := values.keys() - columns.keys():
+        raise BadInput(f"settings: there is no {min(unknown)!r} to set; there is: {', '.join(names)}.")
     try:
-        converted = convert(columns[name], value)
-        if converted is None:
-            raise BadCell(f"{name} is empty; give a value after the =")
-        return name, converted
+        typed = {name: convert(columns[name], value) for name, value in values.items()}
     except BadCell as error:
-        raise BadInput(f"--set {text}: {error}.") from error
+        raise BadInput(f"settings: {error}.") from error
+    if empty := [name for name, value in typed.items() if value is None]:
+        raise BadInput(f"settings: {empty[0]} is empty; give a value, or leave it out.")
+    return typed
+
+
+def read(name: str, parse: Callable[[str], Any], value: Any) -> Any:
+    """What `parse`, one of the functions below, makes of a value of Python; None stays. Raises BadInput."""
+    try:
+        return None if value is None else parse(str(value))
+    except argparse.ArgumentTypeError as error:
+        raise BadInput(f"{name}: {error}.") from error
+
+
+def one_of(names: Iterable[str]) -> Callable[[str], str]:
+    """A function that takes one of some names."""
+
+    def parse(text: str) -> str:
+        if text not in names:
+            raise argparse.ArgumentTypeError(f"there is no {text!r}; there is: {', '.join(names)}")
+        return text
+
+    return parse
+
+
+def listed(text: str) -> tuple[str, ...]:
+    """NAME,..."""
+    return tuple(name.strip() for name in text.split(","))
 
 
 def loras(text: str) -> list[tuple[str, float]]:
@@ -38,7 +67,7 @@ def loras(text: str) -> list[tuple[str, float]]:
     try:
         return parse_loras(text)
     except ValueError as error:
-        raise BadInput(f"--lora: {error}.") from error
+        raise BadInput(f"lora: {error}.") from error
 
 
 def absolute_loras(text: str) -> str:
@@ -109,3 +138,8 @@ def amount(text: str) -> float:
     if not 0 < number < math.inf:
         raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
     return number
+
+
+def count(text: str) -> int:
+    """The same without what is behind the point."""
+    return int(amount(text))

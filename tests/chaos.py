@@ -145,12 +145,14 @@ def files_in(output: str) -> dict[str, bytes]:
 
 def main(manifest: str, output: str) -> int:
     """One driver. 0 or 2, as the command line has it."""
-    from pipelines.cli import print_report
+    from pipelines.cli import print_result
+    from pipelines.outcome import outcome
     from pipelines.run import Loaders, Options, run
 
     options = Options(save_every_s=0.1)
     load: Callable[[Preset, str], Any] = Fragile
-    return print_report(run(manifest, output, tiny(), options=options, loaders=Loaders(avatar=load)), output)
+    report = run(manifest, output, tiny(), options=options, loaders=Loaders(avatar=load))
+    return print_result(outcome(output, report))
 
 
 if __name__ == "__main__":

@@ -14,14 +14,12 @@ import pytest
 from ray.exceptions import RayError
 
 from pipelines import results, storage
-from pipelines.arguments import noted, parser, repeated
-from pipelines.cli import main, print_report
+from pipelines.cli import main, print_result
 from pipelines.lease import LeaseHeld
-from pipelines.run import RunReport
+from pipelines.outcome import RenderResult, RowResult
 from pipelines.terminal import RunError, plain_errors
 from pipelines.values import moment, seconds
 from pipelines.workers import ClusterError
-from stableavatar.errors import KINDS
 from tests.conftest import EXAMPLES
 from tests.published import small, write_folder
 
@@ -176,19 +174,6 @@ def test_a_time_of_day_is_the_next_one() -> None:
     assert moment("2999-01-31T06:30+02:00") == datetime.fromisoformat("2999-01-31T06:30+02:00")
 
 
-def test_a_run_is_repeated_as_it_was(tmp_path: Path) -> None:
-    words = ["render", "night.csv", "--output", f"{tmp_path}", "--set", "num_steps=3", "--limit", "7"]
-    first = parser().parse_args([*words, "--inputs", "faces", "--save-every-s", "60", "--max-gpu-hours", "2"])
-    first.separator = parser().parse_args([*words, "--separator", "kim.onnx"]).separator
-    again = parser().parse_args(["retry", f"{tmp_path}", "--kind", "storage", "--max-gpu-hours", "1"])
-    run = {"manifest": "/in/night.csv", "arguments": json.loads(json.dumps(noted(first)))}
-    args = repeated(run, again)
-    assert (args.manifest, args.output, args.set, args.limit) == ("/in/night.csv", f"{tmp_path}", ["num_steps=3"], 7)
-    assert (args.retry, args.save_every_s, args.max_gpu_hours) == ({"storage"}, 60.0, 1.0)
-    assert (args.inputs, args.separator) == ([f"{Path.cwd()}/faces"], f"{Path.cwd()}/kim.onnx")
-    assert repeated(run, parser().parse_args(["retry", f"{tmp_path}"])).retry == set(KINDS)
-
-
 def test_only_a_run_of_the_command_can_be_repeated(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     results.write_run(f"{tmp_path}", manifest="m", model="tiny", num_rows=1)
     assert main(["retry", f"{tmp_path}"]) == 1
@@ -196,9 +181,10 @@ def test_only_a_run_of_the_command_can_be_repeated(tmp_path: Path, capsys: pytes
 
 
 def test_rows_that_were_left_alone_count_as_failed(capsys: pytest.CaptureFixture[str]) -> None:
-    left = {"id": "strange", "status": "failed", "error_kind": "internal", "error": "row 2 of night.csv: strange"}
-    report = RunReport(finished=[], unfinished=[], left=[left], num_done_before=1, stopped="")
-    assert print_report(report, "out") == 2
+    row = {"manifest": "night.csv", "row_number": 1, "error_kind": "", "error": ""}
+    old = RowResult.of(row, id="anna", status="ok", was_before=True)
+    left = RowResult.of(row, id="strange", status="failed", error="strange", was_before=True)
+    assert print_result(RenderResult(output="out", rows=(old, left))) == 2
     told = capsys.readouterr().out
     assert "2 rows: 0 ok, 1 failed, 1 already done" in told
     assert "1 of them failed in an earlier run" in told and "stableavatar retry out" in told

@@ -4,9 +4,9 @@ from typing import Any
 import pytest
 
 from pipelines.observers import Observer, Observers
-from pipelines.run import RunReport
+from pipelines.outcome import RunReport
 
-REPORT = RunReport(finished=[], unfinished=[], left=[], num_done_before=0, stopped="")
+REPORT = RunReport(finished=[], unfinished=[], left=[], done=[], stopped="")
 
 
 class Hears(Observer):

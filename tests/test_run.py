@@ -109,11 +109,11 @@ def test_running_again_does_only_what_is_missing(
     monkeypatch.undo()
     assert [(row["id"], row["status"]) for row in second.finished] == [("two", "ok")]
     assert [name[:3] for name in storage.folders_in(f"{output}/checkpoints")] == ["one"]  # which was not in this run
-    assert second.num_done_before == 1
+    assert len(second.done) == 1
     assert results.read_results(output)["status"].to_pylist() == ["ok", "ok"]
 
     third = run_noise(manifest, output, preset, limit=1)
-    assert (third.finished, third.num_done_before) == ([], 1)
+    assert (third.finished, len(third.done)) == ([], 1)
     assert main(["status", output]) == 0
 
 
@@ -124,7 +124,7 @@ def test_what_failed_for_good_waits_until_it_is_asked_for(ray_cluster: None, pre
     first = run_noise(manifest, output, preset)
     assert [row["attempts"] for row in first.finished] == [1, 1]
     second = run_noise(manifest, output, preset)
-    assert (second.finished, second.num_done_before, [row["id"] for row in second.left]) == ([], 1, ["strange"])
+    assert (second.finished, len(second.done), [row["id"] for row in second.left]) == ([], 1, ["strange"])
     assert storage.names_in(f"{output}/results") == []  # all is in one file since the first run
 
     third = run_noise(manifest, output, preset, retry=frozenset({"internal"}))

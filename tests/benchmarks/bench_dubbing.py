@@ -116,7 +116,7 @@ def main(seconds: float) -> None:
             storage.fetch(row["video"], f"{folder}/video.mp4")
             name = row["video"].removeprefix(f"{INPUTS}/out/")
             print(f"| {name} | {row['num_frames']} | {streams(f'{folder}/video.mp4')} |")
-        print(f"\nthe same again: {run(built.uri, f'{INPUTS}/out', tiny()).num_done_before} rows are done already")
+        print(f"\nthe same again: {len(run(built.uri, f'{INPUTS}/out', tiny()).done)} rows are done already")
     server.stop()
 
 

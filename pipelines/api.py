@@ -1,0 +1,220 @@
+"""What `stableavatar render` and `retry` do, from Python: the command line translates its words and calls these."""
+
+import json
+import os
+import threading
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, fields, replace
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from manifests.redact import HIDDEN
+from pipelines import results, storage
+from pipelines.checkpoint import EVERY_S
+from pipelines.observers import Observer
+from pipelines.outcome import RenderResult, outcome
+from pipelines.terminal import RunError, plain_errors
+from pipelines.values import (
+    absolute_loras,
+    amount,
+    listed,
+    moment,
+    node_file,
+    one_of,
+    pairs,
+    positive,
+    read,
+    typed_settings,
+)
+from stableavatar.checkpoints.layout import VARIANTS
+from stableavatar.choices import BACKENDS, MODES
+from stableavatar.errors import KINDS, BadInput
+from stableavatar.limits import Limits
+from stableavatar.presets import PRESETS, Preset, find_preset
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+AUTO = "auto"
+Location = str | os.PathLike[str]
+
+_one_at_a_time = threading.Lock()  # runs share their process's connection to Ray, and what ends it
+
+
+def render(
+    manifest: Location,
+    output: Location,
+    *,
+    model: str | Preset = "tiny",
+    weights: str = VARIANTS[0],
+    settings: Mapping[str, Any] | None = None,
+    lora: str = "",
+    separator: Location | None = None,
+    memory: str = AUTO,
+    attention: str = AUTO,
+    limit: int | None = None,
+    limits: Limits = Limits(),
+    retry: Collection[str] | None = None,
+    stop_by: datetime | str | None = None,
+    max_gpu_hours: float | None = None,
+    save_every_s: float = EVERY_S,
+    observers: Sequence[Observer] = (),
+    console: "Console | None" = None,
+) -> RenderResult:
+    """Make the videos of a manifest that are not made yet, on the cluster that this process is connected to.
+
+    Without one on that of RAY_ADDRESS, else on this machine. May be called from any thread; only in the main thread is
+    SIGTERM a reason to stop in order. One call at a time in a process.
+
+    Args:
+        manifest: JSONL, CSV or Parquet, or a folder of them; path or URI.
+        output: folder or URI for videos and results.
+        model: name of a preset, folder of a published or trained model, or a preset of your own.
+        weights: which weights of a published model, `square` or `rec-vec`.
+        settings: what rows that say nothing take, such as `{"num_steps": 30}`; see stableavatar.choices.CHOICES.
+        lora: LoRA files for rows that name none: `first.safetensors:0.8,second.safetensors`.
+        separator: vocal separator for rows with separate_vocals (MDX-Net, ONNX), at this path on every node.
+        memory: where the networks live, one of stableavatar.choices.MODES; `auto` leaves it to the preset.
+        attention: kernel, one of stableavatar.choices.BACKENDS; `auto` leaves it to the preset.
+        limit: only the first rows of the manifest.
+        limits: which files rows may name, and how large they may be.
+        retry: only rows that failed before with these kinds of errors, of stableavatar.errors.KINDS.
+        stop_by: end in order at this time, local unless it says its zone; `06:30` is the next one that comes.
+        max_gpu_hours: end in order when all generators together have run so long.
+        save_every_s: save videos that are being made this often, so that a kill costs no more.
+        observers: who else hears of the run.
+        console: where to show how far it is. Nothing is printed without; progress goes to the log of `pipelines`.
+
+    Raises:
+        ManifestError: the manifest cannot be used at all.
+        BadInput: an argument is not usable. Of rows this is never raised: their errors are in the result.
+        StorageError: the output or the manifest cannot be reached.
+        WeightsError: there is no such model, or its files are missing or damaged.
+        RunError: Ray failed, the cluster is too small, or another run works on this output or in this process.
+    """
+    from pipelines.run import Options, run  # which loads Ray and torch
+    from pipelines.watch import Bounds
+
+    look: dict[str, Any] = {"weights": weights, "settings": settings or {}, "lora": lora}
+    look |= {"memory": memory, "attention": attention}
+    preset = chosen_preset(model, **look)
+    words: dict[str, Any] = {"separator": read("separator", node_file, separator)}
+    words |= {"limit": read("limit", positive, limit), "save_every_s": read("save_every_s", amount, save_every_s)}
+    words |= {"limits": replace(limits, inputs=tuple(map(storage.absolute, limits.inputs)))}
+    options = Options(
+        **words,
+        retry=None if retry is None else frozenset(read("retry", one_of(KINDS), kind) for kind in retry),
+        bounds=Bounds(
+            stop_by=read("stop_by", moment, stop_by), max_gpu_hours=read("max_gpu_hours", amount, max_gpu_hours)
+        ),
+        arguments=noted(model, **look, **words),
+        observers=(*observers_of(), *observers),
+    )
+    manifest, output = os.fspath(manifest), os.fspath(output)
+    with alone(), plain_errors():
+        return outcome(output, run(manifest, output, preset, options=options, console=console))
+
+
+def retry(
+    output: Location,
+    *,
+    kinds: Collection[str] = KINDS,
+    stop_by: datetime | str | None = None,
+    max_gpu_hours: float | None = None,
+    save_every_s: float | None = None,
+    observers: Sequence[Observer] = (),
+    console: "Console | None" = None,
+) -> RenderResult:
+    """Make the rows again that failed, as the newest run on this output was told to.
+
+    Args:
+        output: what was given to `render`.
+        kinds: only those that failed like this.
+        stop_by: as in `render`, as are all the others; what is not given is as it was.
+        max_gpu_hours: for this run.
+        save_every_s: for this run.
+        observers: who else hears of the run.
+        console: where to show how far it is.
+
+    Raises:
+        BadInput: no run on this output can be repeated.
+        ManifestError, StorageError, WeightsError, RunError: as `render`.
+    """
+    run = results.read_run(os.fspath(output))
+    if not run or not run.get("arguments"):
+        raise BadInput(
+            f"{output} holds no run that could be repeated: give what was given to render --output. A run whose preset "
+            "Python made is repeated by its own call, with retry."
+        )
+    if HIDDEN in json.dumps(run):
+        raise BadInput(f"the run on {output} was given credentials, which are not kept. Give its command again.")
+    again = repeated(run["arguments"]) | ({"save_every_s": save_every_s} if save_every_s is not None else {})
+    until: dict[str, Any] = {"stop_by": stop_by, "max_gpu_hours": max_gpu_hours}
+    return render(run["manifest"], output, retry=kinds, **again, **until, observers=observers, console=console)
+
+
+def observers_of() -> tuple[Observer, ...]:
+    """Who hears of every run."""
+    return ()
+
+
+def chosen_preset(
+    model: str | Preset,
+    weights: str = VARIANTS[0],
+    *,
+    settings: Mapping[str, Any] | None = None,
+    lora: str = "",
+    memory: str = AUTO,
+    attention: str = AUTO,
+) -> Preset:
+    """The preset of a run, by arguments of `render`. A folder of weights is looked at before anything else happens.
+
+    Raises WeightsError if there is no such model or its files are damaged, BadInput for a value that is none.
+    """
+    from stableavatar.checkpoints.inspect import verify_folder  # which loads torch
+
+    places = {"memory": (memory, MODES), "attention": (attention, BACKENDS)}
+    chosen: dict[str, Any] = {
+        name: read(name, one_of(known), value) for name, (value, known) in places.items() if value != AUTO
+    }
+    preset = model if isinstance(model, Preset) else find_preset(model, weights)
+    verify_folder(preset)
+    chosen |= typed_settings(settings or {}) | ({"lora": absolute_loras(lora)} if lora else {})
+    return replace(preset, **chosen)
+
+
+def noted(
+    model: str | Preset, *, settings: Mapping[str, Any], lora: str, limits: Limits, **more: Any
+) -> dict[str, Any]:
+    """The arguments of a run to be noted with it as JSON, so that it can be repeated from another folder.
+
+    Nothing of a run whose preset is somebody's own, which JSON cannot hold.
+    """
+    if isinstance(model, Preset):
+        return {}
+    found: dict[str, Any] = {"model": model if model in PRESETS else storage.absolute(model)}
+    found |= {"settings": typed_settings(settings), "lora": absolute_loras(lora) if lora else ""}
+    return {**found, **asdict(limits), **more}
+
+
+def repeated(noted: Mapping[str, Any]) -> dict[str, Any]:
+    """Noted arguments as `render` takes them; also those of versions that noted the words of the command line."""
+    given = {name: value for name, value in noted.items() if value is not None}
+    limits = {field.name: given.pop(field.name) for field in fields(Limits)}
+    schemes = limits["input_schemes"]
+    limits["input_schemes"] = listed(schemes) if isinstance(schemes, str) else tuple(schemes)
+    if "set" in given:
+        given["settings"] = pairs(given.pop("set"))
+    return {**given, "limits": Limits(**limits | {"inputs": tuple(limits["inputs"])})}
+
+
+@contextmanager
+def alone() -> Iterator[None]:
+    """Raises RunError if another run goes on in this process: the first to end would end the other."""
+    if not _one_at_a_time.acquire(blocking=False):
+        raise RunError("another run goes on in this process. Wait for it, or begin this one in a process of its own.")
+    try:
+        yield
+    finally:
+        _one_at_a_time.release()
