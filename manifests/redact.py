@@ -13,6 +13,7 @@ SHORTEST_SECRET = 6  # characters; a shorter value would be found in harmless wo
 SECRET_VARIABLES = (
     *("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"),
     *("AZURE_STORAGE_KEY", "AZURE_STORAGE_ACCOUNT_KEY", "AZURE_STORAGE_SAS_TOKEN", "AZURE_CLIENT_SECRET"),
+    "STABLEAVATAR_WEBHOOK_SECRET",
 )
 
 _NAME = r"(?:[\w.]{0,60}[-_.])?(?:signature|sig|token|key|secret|password|passwd|pwd|credentials?|auth|access_?key_?id)"
@@ -33,6 +34,7 @@ _PATTERNS = (
     ),
     (re.compile(r"\b(Bearer|Basic) [\w.~+/=-]{6,}"), rf"\1 {HIDDEN}"),
     (re.compile(r"\b(?:AKIA|ASIA)[A-Z0-9]{16}\b"), HIDDEN),
+    (re.compile(r"\bwhsec_[\w+/=-]{6,}"), HIDDEN),
 )
 
 

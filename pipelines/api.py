@@ -59,6 +59,7 @@ def render(
     stop_by: datetime | str | None = None,
     max_gpu_hours: float | None = None,
     save_every_s: float = EVERY_S,
+    webhooks: Sequence[str] = (),
     observers: Sequence[Observer] = (),
     console: "Console | None" = None,
 ) -> RenderResult:
@@ -83,6 +84,7 @@ def render(
         stop_by: end in order at this time, local unless it says its zone; `06:30` is the next one that comes.
         max_gpu_hours: end in order when all generators together have run so long.
         save_every_s: save videos that are being made this often, so that a kill costs no more.
+        webhooks: addresses that hear of each finished row, and of the end; see pipelines.webhooks.
         observers: who else hears of the run.
         console: where to show how far it is. Nothing is printed without; progress goes to the log of `pipelines`.
 
@@ -109,7 +111,7 @@ def render(
             stop_by=read("stop_by", moment, stop_by), max_gpu_hours=read("max_gpu_hours", amount, max_gpu_hours)
         ),
         arguments=noted(model, **look, **words),
-        observers=(*observers_of(), *observers),
+        observers=(*observers_of(webhooks), *observers),
     )
     manifest, output = os.fspath(manifest), os.fspath(output)
     with alone(), plain_errors():
@@ -123,6 +125,7 @@ def retry(
     stop_by: datetime | str | None = None,
     max_gpu_hours: float | None = None,
     save_every_s: float | None = None,
+    webhooks: Sequence[str] = (),
     observers: Sequence[Observer] = (),
     console: "Console | None" = None,
 ) -> RenderResult:
@@ -134,6 +137,7 @@ def retry(
         stop_by: as in `render`, as are all the others; what is not given is as it was.
         max_gpu_hours: for this run.
         save_every_s: for this run.
+        webhooks: for this run.
         observers: who else hears of the run.
         console: where to show how far it is.
 
@@ -151,12 +155,15 @@ def retry(
         raise BadInput(f"the run on {output} was given credentials, which are not kept. Give its command again.")
     again = repeated(run["arguments"]) | ({"save_every_s": save_every_s} if save_every_s is not None else {})
     until: dict[str, Any] = {"stop_by": stop_by, "max_gpu_hours": max_gpu_hours}
-    return render(run["manifest"], output, retry=kinds, **again, **until, observers=observers, console=console)
+    hearers: dict[str, Any] = {"webhooks": webhooks, "observers": observers, "console": console}
+    return render(run["manifest"], output, retry=kinds, **again, **until, **hearers)
 
 
-def observers_of() -> tuple[Observer, ...]:
-    """Who hears of every run."""
-    return ()
+def observers_of(webhooks: Sequence[str]) -> tuple[Observer, ...]:
+    """Who hears of every run, beside those of its caller."""
+    from pipelines.webhooks import Webhooks
+
+    return (*([Webhooks(webhooks)] if webhooks else []),)
 
 
 def chosen_preset(

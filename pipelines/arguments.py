@@ -299,7 +299,7 @@ def limit_options() -> Parser:
 
 
 def until_options() -> Parser:
-    """When a run ends, and what it does meanwhile against being killed."""
+    """When a run ends, what it does meanwhile against being killed, and who hears of it."""
     options = Parser(add_help=False)
     options.add_argument(
         "--stop-by", type=moment, metavar="TIME", help="end in order at this time: 06:30, or 2026-01-31T06:30"
@@ -310,6 +310,10 @@ def until_options() -> Parser:
     options.add_argument(
         "--save-every-s", type=amount, metavar="N",
         help=f"save videos that are being made this often, so that a kill costs no more ({EVERY_S:g})",
+    )  # fmt: skip
+    options.add_argument(
+        "--webhook", dest="webhooks", action="append", metavar="URL",
+        help="tell of each finished row, and of the end; may be repeated",
     )  # fmt: skip
     return options
 

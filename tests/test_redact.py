@@ -26,6 +26,7 @@ SECRET = "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY"
         f'{{"SecretAccessKey": "x", "password": "{SECRET}"}}',
         f"DefaultEndpointsProtocol=https;AccountName=a;AccountKey={SECRET};EndpointSuffix=x",
         f"Authorization: Bearer {SECRET}",
+        f"the secret is whsec_{SECRET}",
         f"Authorization: AWS4-HMAC-SHA256 Credential=AKIA/x/s3/aws4_request, SignedHeaders=host, Signature={SECRET}",
     ],
 )
