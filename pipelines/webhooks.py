@@ -164,5 +164,5 @@ def _shown(value: Any, name: str) -> Any:
 
 
 def _moment(value: float | datetime | None) -> str | None:
-    moment = value if isinstance(value, datetime | None) else datetime.fromtimestamp(value, UTC)
-    return moment and moment.isoformat(timespec="milliseconds")
+    moment = datetime.fromtimestamp(value, UTC) if isinstance(value, float) else value
+    return moment.isoformat(timespec="milliseconds") if moment else None

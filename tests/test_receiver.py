@@ -149,7 +149,7 @@ def test_one_that_was_down_gets_what_waited_when_the_run_ends(inbox: Inbox, monk
 
 def test_one_that_never_answers_delays_nobody(inbox: Inbox) -> None:
     over = threading.Event()
-    inbox.answer = lambda number: (over.wait(30) and 200 or 200, {})
+    inbox.answer = lambda number: (200 if over.wait(30) else 500, {})
     sender = begun(inbox.url)
     started = time.monotonic()
     for number in range(5):
