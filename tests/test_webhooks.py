@@ -83,7 +83,9 @@ def undelivered(output: Path) -> list[dict[str, Any]]:
 def test_each_row_and_the_end_of_the_run_are_announced(inbox: Inbox, tmp_path: Path) -> None:
     bad = row("bert", status="failed", error_kind="bad_input", error="row 2: no sound", stage="check", video=None)
     good, failed = finish(tmp_path, row(), bad)
-    report = replace(REPORT, finished=[good, failed], unfinished=[row("carl")], done=[row("dora")] * 4, stopped="SIGTERM")
+    report = replace(
+        REPORT, finished=[good, failed], unfinished=[row("carl")], done=[row("dora")] * 4, stopped="SIGTERM"
+    )
     announce(tmp_path, [inbox.url], [good, failed], report)
     first, second, last = inbox.events()
     assert [event["type"] for event in (first, second, last)] == ["row.finished", "row.finished", "run.finished"]
@@ -252,7 +254,12 @@ def test_no_credentials_in_files_payloads_or_logs(
 
 def test_addresses_are_given_to_each_command_and_noted_nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     called: list[Options] = []
-    monkeypatch.setattr("pipelines.run.run", lambda *_, options, **__: called.append(options) or REPORT)
+
+    def run(*_: Any, options: Options, **__: Any) -> RunReport:
+        called.append(options)
+        return REPORT
+
+    monkeypatch.setattr("pipelines.run.run", run)
     output = ["--output", str(tmp_path), "--webhook", "https://a/T0KEN"]
     render(**asked(parser().parse_args(["render", "m.jsonl", *output])))
     (options,) = called
