@@ -55,6 +55,7 @@ def render(
     attention: str = AUTO,
     limit: int | None = None,
     limits: Limits = Limits(),
+    carry_over: bool | str = False,
     retry: Collection[str] | None = None,
     stop_by: datetime | str | None = None,
     max_gpu_hours: float | None = None,
@@ -80,6 +81,8 @@ def render(
         attention: kernel, one of stableavatar.choices.BACKENDS; `auto` leaves it to the preset.
         limit: only the first rows of the manifest.
         limits: which files rows may name, and how large they may be.
+        carry_over: True makes first, before any priority, the rows that an earlier run on this output has left; the
+            manifest's words count where it has a row of the same id. Or the URI of another such list.
         retry: only rows that failed before with these kinds of errors, of stableavatar.errors.KINDS.
         stop_by: end in order at this time, local unless it says its zone; `06:30` is the next one that comes.
         max_gpu_hours: end in order when all generators together have run so long.
@@ -106,6 +109,7 @@ def render(
     words |= {"limits": replace(limits, inputs=tuple(map(storage.absolute, limits.inputs)))}
     options = Options(
         **words,
+        carry_over=carry_over,
         retry=None if retry is None else frozenset(read("retry", one_of(KINDS), kind) for kind in retry),
         bounds=Bounds(
             stop_by=read("stop_by", moment, stop_by), max_gpu_hours=read("max_gpu_hours", amount, max_gpu_hours)
@@ -154,6 +158,7 @@ def retry(
     if HIDDEN in json.dumps(run):
         raise BadInput(f"the run on {output} was given credentials, which are not kept. Give its command again.")
     again = repeated(run["arguments"]) | ({"save_every_s": save_every_s} if save_every_s is not None else {})
+    again |= {"carry_over": run.get("carried_over") or False}
     until: dict[str, Any] = {"stop_by": stop_by, "max_gpu_hours": max_gpu_hours}
     hearers: dict[str, Any] = {"webhooks": webhooks, "observers": observers, "console": console}
     return render(run["manifest"], output, retry=kinds, **again, **until, **hearers)

@@ -62,6 +62,9 @@ def parser() -> argparse.ArgumentParser:
         "render", parents=[manifest, limits, until], help="make the videos that are not made yet"
     )
     render.add_argument("--output", required=True, metavar="URI", help="folder or URI for videos and results")
+    render.add_argument(
+        "--carry-over", action="store_true", help="first of all the rows that an earlier run on this output has left"
+    )
     render.add_argument("--dry-run", action="store_true", help="only show what there is to do; write nothing")
     render.set_defaults(command="render")
 
@@ -75,7 +78,7 @@ def parser() -> argparse.ArgumentParser:
     check = commands.add_parser(
         "check", parents=[manifest, limits], help="everything that can be known without the model"
     )
-    check.set_defaults(command="check", output="")
+    check.set_defaults(command="check", output="", carry_over=False)
 
     build = commands.add_parser(
         "manifest", help="make a manifest: every portrait with every voice, or each with its own"

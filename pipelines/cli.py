@@ -91,9 +91,11 @@ def run_check(args: argparse.Namespace) -> int:
 
     words = asked(args)
     preset = chosen_preset(**{name: words[name] for name in LOOK if name in words})
-    rows = plan.read_manifest(args.manifest)
-    rows = plan.select_rows(rows, args.limit, model=preset.name, weights_hash=weights_hash(preset))
     output = storage.absolute(args.output or ".")
+    left = plan.carry_over_uri(output)
+    carried = left if args.carry_over and storage.exists(left) else ""
+    rows = [row for uri in filter(None, [args.manifest, carried]) for row in plan.read_manifest(uri)]
+    rows = plan.select_rows(rows, args.limit, carried, model=preset.name, weights_hash=weights_hash(preset))
     check = Check(preset, output, words["limits"], find_separator(preset, args.separator))
     rows = plan.check_rows(rows, check)
     done = results.split_finished(rows, results.read_results(output), output)[1] if args.output else []

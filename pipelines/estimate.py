@@ -41,13 +41,15 @@ class Estimate:
         return 0.0 if row["status"] == "failed" else work(row) * self._speeds.get(_size(row), self._speed)
 
     def in_order(self, rows: Iterable[Row]) -> list[Row]:
-        """Failed rows, which only have to be written down; then by priority; then no long row comes last.
+        """Failed rows, which only have to be written down; then what an earlier run left; then by priority; then the
+        longest, so that no long row comes last.
 
         But a row whose video is another's copy comes after those that may be the other.
         """
 
-        def key(row: Row) -> tuple[bool, int, bool, float]:
-            return row["status"] != "failed", -(row["priority"] or 0), bool(row.get("twin")), -self.seconds(row)
+        def key(row: Row) -> tuple[bool, bool, int, bool, float]:
+            is_new, priority = not row.get("is_carried"), row["priority"] or 0
+            return row["status"] != "failed", is_new, -priority, bool(row.get("twin")), -self.seconds(row)
 
         return sorted(rows, key=key)
 

@@ -1,9 +1,10 @@
 """What a run has to do: which rows its manifest holds, which of them are done, and in which order the rest goes."""
 
+import hashlib
 import json
 import pickle
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any
@@ -57,10 +58,11 @@ def read_manifest(uri: str) -> list[Row]:
     return [row for file in manifest_files(uri) for row in read_rows(storage.read(file), file)]
 
 
-def select_rows(rows: Iterable[Row], limit: int | None, **common: Any) -> list[Row]:
+def select_rows(rows: Iterable[Row], limit: int | None, carried: str = "", **common: Any) -> list[Row]:
     """The first `limit` rows in the manifest's order, each with an id and what is `common` to all rows of a run.
 
-    Rows that share an id are failed.
+    Before them those of the list `carried`, if there is one, and with it `is_carried`, which brings rows forward. A row
+    that is also in the manifest, by its id, is the manifest's, brought forward. Rows that share an id are failed.
 
     Raises ManifestError if a file of the manifest cannot be used.
     """
@@ -68,7 +70,11 @@ def select_rows(rows: Iterable[Row], limit: int | None, **common: Any) -> list[R
     for row in rows:
         if problem := row.pop("manifest_error"):
             raise ManifestError(problem)
-    return [_begin(row, common) for row in fail_duplicates(rows)][:limit]
+    earlier = [_begin(row, common) for row in fail_duplicates(row for row in rows if row["manifest"] == carried)]
+    chosen = [_begin(row, common) for row in fail_duplicates(row for row in rows if row["manifest"] != carried)][:limit]
+    waiting, given = {row["id"] for row in earlier}, {row["id"] for row in chosen}
+    rows = [*(row for row in earlier if row["id"] not in given), *chosen]
+    return [{**row, "is_carried": row["id"] in waiting} for row in rows]
 
 
 def _begin(row: Row, common: dict[str, Any]) -> Row:
@@ -108,13 +114,31 @@ def carry_over_uri(output: str) -> str:
     return storage.join(output, "carry-over.jsonl")
 
 
-def write_carry_over(output: str, rows: Iterable[Row]) -> None:
+def carried_over(output: str) -> str:
+    """A copy of what an earlier run has left, named by its content; empty if there is nothing.
+
+    Results name their rows by this copy: it stays as it is when the list is written again.
+    """
+    data = storage.read_if_there(carry_over_uri(output))
+    if data is None:
+        return ""
+    uri = storage.join(output, f"carried-over/{hashlib.sha256(data).hexdigest()[:16]}.jsonl")
+    storage.write(data, uri)
+    return uri
+
+
+def write_carry_over(output: str, rows: Iterable[Row], known: Container[str] | None = None) -> None:
     """List the rows that are left as a manifest: every setting filled in, files named from the root. None: no list.
 
-    A row that could not be read says too little to be listed: it stays in its own manifest.
+    Args:
+        output: where to.
+        rows: what is left. One that could not be read says too little to be listed: it stays in its own manifest.
+        known: ids of all rows that the run knew. What is listed already under another one stays listed; without, not.
     """
     uri = carry_over_uri(output)
-    lines = [_manifest_line(row) for row in rows if row["status"] != "failed"]
+    before = [] if known is None else (storage.read_if_there(uri) or b"").splitlines(keepends=True)
+    kept = [line for line in before if json.loads(line).get("id") not in (known or ())]
+    lines = [*kept, *(_manifest_line(row) for row in rows if row["status"] != "failed")]
     if lines:
         storage.write(b"".join(lines), uri)
     else:

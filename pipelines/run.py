@@ -47,6 +47,7 @@ class Options:
     """What a run does apart from how its videos look."""
 
     limit: int | None = None  # only the first rows of the manifest
+    carry_over: bool | str = False  # first the rows that an earlier run here has left, or those of this list
     retry: frozenset[str] | None = None  # only rows that failed before, with these kinds of errors
     bounds: Bounds = field(default_factory=Bounds)
     limits: Limits = field(default_factory=Limits)
@@ -86,11 +87,12 @@ def run(
     with (
         closing(observers),
         Lease(output) as lease,
-        cluster() as capacity,
+        cluster(log_to_driver=console is not None) as capacity,
         Watch(options.bounds, lease.why_lost, stop_flows) as watch,
     ):
-        rows = read_files(files, plan.read_rows)
-        rows = plan.select_rows(rows, options.limit, model=preset.name, weights_hash=weights_hash(preset))
+        carried = plan.carried_over(output) if options.carry_over is True else options.carry_over or ""
+        rows = read_files([*files, *filter(None, [carried])], plan.read_rows)
+        rows = plan.select_rows(rows, options.limit, carried, model=preset.name, weights_hash=weights_hash(preset))
         checked = check_rounds(rows, check_pools(preset, output, options, capacity), watch)
         before = results.read_results(output)
         todo, done, left = results.split_finished(checked, before, output, options.retry)
@@ -105,7 +107,7 @@ def run(
         facts: dict[str, Any] = {
             **{"manifest": storage.absolute(manifest), "model": preset.name, "arguments": options.arguments},
             **{"num_rows": len(rows), "num_done": len(done), "left": Counter(row["error_kind"] for row in left)},
-            "num_generators": num_generators(capacity),
+            **{"num_generators": num_generators(capacity), "carried_over": carried},
         }
         noted = results.write_run(output, **facts)
         estimate = Estimate(before.to_pylist())
@@ -122,7 +124,8 @@ def run(
         results.clean_up(output, made)  # Ray begins a row again whose generator dies just after it
         unfinished = plan.missing([*todo, *plan.missing(rows, checked)], finished.values())
         if plan.carry_over_uri(output) not in files:
-            plan.write_carry_over(output, unfinished)
+            known = None if options.retry is None else {row["id"] for row in [*finished.values(), *unfinished, *done]}
+            plan.write_carry_over(output, unfinished, known)
         report = RunReport(
             finished=list(finished.values()),
             unfinished=unfinished,

@@ -2,7 +2,8 @@
 
 Read from what lies in the output alone. It comes from three places:
 run.json  what the newest run is to do: manifest, model, started_at, num_rows; of these `num_done` were done before and
-          `left` (kind -> number) failed before for good; num_generators
+          `left` (kind -> number) failed before for good; num_generators; carried_over: the list that came before the
+          manifest, if there was one
 lease/    what it does right now: see Display.facts
 results   what came of the rows, of this run and of all before
 """
@@ -128,8 +129,10 @@ def _run_facts(rows: list[Row], run: Mapping[str, Any], said: Mapping[str, Any],
 def _ended(rows: list[Row], run: Mapping[str, Any]) -> list[Row]:
     """The rows that came of a run, each once. Of one that does not say what was done before it, all of its manifest."""
     since = _time(run.get("started_at")) if "num_done" in run else LONG_AGO
-    manifest = run.get("manifest")
-    rows = [row for row in rows if manifest in (None, row["manifest"]) or row["manifest"].startswith(f"{manifest}/")]
+    manifest, carried = run.get("manifest"), run.get("carried_over")
+    if manifest is not None:
+        folder = f"{manifest}/"
+        rows = [row for row in rows if row["manifest"] in (manifest, carried) or row["manifest"].startswith(folder)]
     rows = sorted((row for row in rows if row["finished_at"] >= since), key=lambda row: row["finished_at"])
     return list({place(row): row for row in rows}.values())
 

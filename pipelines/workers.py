@@ -75,14 +75,15 @@ def require_room(pools: list[Pool], capacity: Capacity) -> None:
 
 
 @contextmanager
-def cluster(num_cpus: int = 2) -> Iterator[Capacity]:
+def cluster(num_cpus: int = 2, *, log_to_driver: bool = True) -> Iterator[Capacity]:
     """Connect to the cluster of RAY_ADDRESS, or start one on this machine, unless this process is connected already.
 
     `num_cpus`: as many logical CPUs at least as a cluster has that is started here; they may share real ones.
+    `log_to_driver`: whether what workers log is printed here too, unless this process is connected already.
     """
     mine = not ray.is_initialized()
     if mine:
-        _init(num_cpus)
+        _init(num_cpus, log_to_driver)
     Stopper.is_asked.clear()
     _set_context(DataContext.get_current())
     try:
@@ -137,7 +138,7 @@ def read_files(uris: list[str], parse: Callable[[bytes, str], list[Row]]) -> lis
     return files.flat_map(lambda file: parse(storage.read(file["item"]), file["item"])).take_all()
 
 
-def _init(num_cpus: int) -> None:
+def _init(num_cpus: int, log_to_driver: bool) -> None:
     address = os.environ.get("RAY_ADDRESS")
     # The stages need parts of two logical CPUs; a machine with one core still has to find room for all of them.
     local: dict[str, Any] = (
@@ -146,6 +147,7 @@ def _init(num_cpus: int) -> None:
     ray.init(
         address or "local",
         logging_level=logging.ERROR,
+        log_to_driver=log_to_driver,
         runtime_env={"worker_process_setup_hook": start_logging},
         **local,
     )

@@ -47,6 +47,16 @@ def test_a_dry_run_writes_nothing(manifest: str, tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
+def test_a_dry_run_lists_what_was_left_too(manifest: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["render", manifest, "--output", f"{tmp_path}/out", "--limit", "1", "--dry-run", "--carry-over"]
+    assert main(command) == 0
+    storage.write(json.dumps({**GOOD, "id": "left"}).encode(), f"{tmp_path}/out/carry-over.jsonl")
+    capsys.readouterr()
+    assert main(command) == 0
+    out = capsys.readouterr().out
+    assert out.index("left ") < out.index("anna ") and "2 rows: 2 good" in out
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

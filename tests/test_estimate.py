@@ -24,6 +24,11 @@ def test_failed_rows_then_priority_then_the_longest() -> None:
     assert ids(Estimate(), *rows) == ["bad", "urgent", "wide", "long", "short", "late"]
 
 
+def test_what_an_earlier_run_left_comes_before_any_priority() -> None:
+    rows = [row("urgent", priority=2), row("left", is_carried=True), row("left urgent", is_carried=True, priority=1)]
+    assert ids(Estimate(), *rows, row("bad", status="failed")) == ["bad", "left urgent", "left", "urgent"]
+
+
 def test_measured_speed_corrects_the_order() -> None:
     """Nine times the pixels took a hundred times as long."""
     measured = [

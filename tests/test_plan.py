@@ -158,3 +158,40 @@ def test_credentials_are_taken_out_of_what_is_left_and_its_json_stays_json(tmp_p
     assert json.loads(json.loads(plan.unpack(first)["note"])["of"]) == {"at": hidden}
     assert plan.unpack(first)["deep"] == json.loads(deep)
     assert plan.unpack(first)["team"] == {"password": "***"}
+
+
+def read(*files: tuple[str, bytes]) -> list[dict[str, Any]]:
+    return [row for name, data in files for row in plan.read_rows(data, name)]
+
+
+def test_what_was_left_comes_before_the_manifest_and_each_id_once() -> None:
+    left = GOOD % b"old" + GOOD % b"both"
+    rows = read(("a.jsonl", GOOD % b"new" + GOOD % b"both" + GOOD % b"late"), ("left.jsonl", left))
+    chosen = plan.select_rows(rows, 2, "left.jsonl", model="tiny")
+    assert [(row["id"], row["manifest"], row["is_carried"]) for row in chosen] == [
+        ("old", "left.jsonl", True),
+        ("new", "a.jsonl", False),
+        ("both", "a.jsonl", True),  # the manifest's words
+    ]
+    assert [row["status"] for row in chosen] == ["ready"] * 3
+    late = plan.select_rows(read(("a.jsonl", GOOD % b"new" + GOOD % b"old"), ("left.jsonl", left)), 1, "left.jsonl")
+    assert [row["id"] for row in late] == ["old", "both", "new"]  # the limit is the manifest's
+
+
+def test_what_was_left_is_kept_under_a_name_of_its_own(tmp_path: Path) -> None:
+    assert plan.carried_over(str(tmp_path)) == ""
+    rows = plan.select_rows(plan.read_rows(GOOD % b"1", f"{tmp_path}/a.jsonl"), None, model="tiny")
+    plan.write_carry_over(str(tmp_path), rows)
+    first = plan.carried_over(str(tmp_path))
+    assert plan.carried_over(str(tmp_path)) == first
+    plan.write_carry_over(str(tmp_path), [])
+    assert [row["id"] for row in plan.read_manifest(first)] == ["1"]
+
+
+def test_rows_that_a_run_knew_nothing_of_stay_listed(tmp_path: Path) -> None:
+    rows = plan.select_rows(plan.read_rows(GOOD % b"1" + GOOD % b"2" + GOOD % b"3", "a.jsonl"), None, model="tiny")
+    plan.write_carry_over(str(tmp_path), rows[:2])
+    plan.write_carry_over(str(tmp_path), rows[2:], known={"1", "3"})
+    assert [row["id"] for row in plan.read_manifest(plan.carry_over_uri(str(tmp_path)))] == ["2", "3"]
+    plan.write_carry_over(str(tmp_path), [], known={"1", "2", "3"})
+    assert not storage.exists(plan.carry_over_uri(str(tmp_path)))

@@ -152,7 +152,10 @@ def test_a_run_is_repeated_as_it_was(called: Called, tmp_path: Path) -> None:
     assert called.options.bounds.max_gpu_hours == 1.0
     assert replace(called.options, bounds=first.bounds, retry=None) == first
     assert called.options.retry == {"storage"}
+    carried = {"carried_over": "/out/carried-over/0123.jsonl"}
+    results.write_run(f"{tmp_path}", manifest="m", model="tiny", num_rows=1, arguments=first.arguments, **carried)
     retry(tmp_path, save_every_s=60)
+    assert called.options.carry_over == carried["carried_over"]
     assert (called.options.save_every_s, called.options.retry) == (60.0, set(KINDS))
 
 
@@ -227,3 +230,14 @@ def test_in_a_notebook_and_in_a_thread(
     assert second.rows[0] == replace(first.rows[0], was_before=True)
     assert sorted(second.table()["id"].to_pylist()) == ["missing", "one"]
     assert second.exit_code == 2
+
+
+@pytest.mark.slow
+def test_a_call_that_starts_ray_itself_prints_nothing(ray_alone: None, tmp_path: Path) -> None:
+    manifest = write_manifest(tmp_path, {"id": "one", "num_steps": 1}, {"id": "missing", "portrait": "missing.jpg"})
+    script = "import json, sys; from pipelines import render; result = render(*sys.argv[1:3]); "
+    script += "open(sys.argv[3], 'w').write(json.dumps(result.to_dict()))"
+    command = [sys.executable, "-c", script, manifest, f"{tmp_path}/out", f"{tmp_path}/told.json"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert (done.stdout, done.stderr, done.returncode) == ("", "", 0)
+    assert json.loads((tmp_path / "told.json").read_text())["num_ok"] == 1

@@ -10,12 +10,15 @@ import pytest
 from ray.exceptions import RayError
 
 from manifests.schema import ManifestError
-from pipelines import cache, results, storage
+from pipelines import cache, plan, results, storage
 from pipelines.check import Check
 from pipelines.cli import main
+from pipelines.outcome import RunReport
 from pipelines.rounds import rounds
-from pipelines.run import Loaders, Options, RunReport, run
+from pipelines.run import Loaders, Options, run
 from pipelines.stage import Row
+from pipelines.status import read_status
+from pipelines.watch import Bounds
 from pipelines.workers import Capacity, ClusterError, Pool, require_room
 from stableavatar.errors import StorageError
 from stableavatar.presets import Preset
@@ -169,3 +172,40 @@ def test_a_model_that_cannot_be_loaded_ends_the_run(ray_cluster: None, preset: P
     manifest = write_manifest(str(tmp_path), [GOOD])
     with pytest.raises(RayError, match="weights are broken"):
         run(manifest, f"{tmp_path}/out", preset, loaders=Loaders(avatar=broken))
+
+
+@pytest.mark.slow
+def test_what_a_night_left_is_made_first_by_the_next_one_also_if_that_is_stopped_too(
+    ray_cluster: None, preset: Preset, tmp_path: Path
+) -> None:
+    output, ended = f"{tmp_path}/out", Bounds(max_gpu_hours=1e-9)
+    rows = [{**GOOD, "id": "a"}, {**GOOD, "id": "b"}, {**GOOD, "id": "strange", "seed": 14}]
+    first = write_manifest(str(tmp_path), rows)
+    run_noise(first, output, preset, bounds=ended)
+    assert listed(output) == {"a": 42, "b": 42, "strange": 14}
+
+    rows = [{**GOOD, "id": "b", "seed": 2}, {**GOOD, "id": "c", "priority": 9}]
+    second = write_manifest(str(tmp_path), rows)  # under the name of the first
+    assert len(run_noise(second, output, preset, bounds=ended, carry_over=True).unfinished) == 4
+    assert listed(output) == {"a": 42, "strange": 14, "b": 2, "c": 42}
+
+    third = write_manifest(str(tmp_path), [{**GOOD, "id": "d", "priority": 9}])
+    report = run_noise(third, output, preset, carry_over=True)
+    assert sorted(row["id"] for row in report.finished) == ["a", "b", "c", "d", "strange"]
+    assert "d" in [row["id"] for row in report.finished][-2:]  # a row may overtake the one just before it
+    assert not storage.exists(f"{output}/carry-over.jsonl")
+    table = {row["id"]: row for row in results.read_results(output).to_pylist()}
+    assert {id: (row["status"], row["seed"], row["attempts"]) for id, row in table.items()} == {
+        "a": ("ok", 42, 1), "b": ("ok", 2, 1), "c": ("ok", 42, 1), "d": ("ok", 42, 1), "strange": ("failed", 14, 1)
+    }  # fmt: skip
+    status = read_status(output)
+    assert (status.num_rows, status.num_ok, status.num_failed) == (5, 4, 1)
+
+    noted = results.read_run(output) or {}
+    again = run_noise(third, output, preset, carry_over=noted["carried_over"], retry=frozenset({"internal"}))
+    assert [(row["id"], row["attempts"]) for row in again.finished] == [("strange", 2)]
+
+
+def listed(output: str) -> dict[str, Any]:
+    """The seed of each row that a run has left, by its id."""
+    return {row["id"]: row["seed"] for row in plan.read_manifest(f"{output}/carry-over.jsonl")}

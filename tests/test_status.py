@@ -112,6 +112,13 @@ def test_rows_of_other_manifests_and_of_earlier_settings_are_not_of_this_run(mak
     assert read_status(output).num_videos == 3
 
 
+def test_rows_that_an_earlier_run_left_are_of_this_run(make_row: MakeRow, output: str) -> None:
+    carried = "/out/carried-over/0123.jsonl"
+    results.write_run(output, manifest="/night.csv", model="tiny", num_rows=2, num_done=0, carried_over=carried)
+    write_rows(output, [make_row(id="old", manifest=carried, content_id="c" * 32)])
+    assert states(output) == {"ok": 1, "unfinished": 1}
+
+
 def test_a_run_that_does_not_say_what_was_done_before_counts_its_whole_manifest(make_row: MakeRow, output: str) -> None:
     folder = "/night"
     rows = [make_row(id=f"a{n}", manifest=f"{folder}/{n}.csv", content_id="c" * 32) for n in range(2)]
