@@ -187,6 +187,7 @@ def test_what_a_night_left_is_made_first_by_the_next_one_also_if_that_is_stopped
     rows = [{**GOOD, "id": "b", "seed": 2}, {**GOOD, "id": "c", "priority": 9}]
     second = write_manifest(str(tmp_path), rows)  # under the name of the first
     assert len(run_noise(second, output, preset, bounds=ended, carry_over=True).unfinished) == 4
+    assert run_noise(second, output, preset, retry=frozenset({"internal"})).finished == []
     assert listed(output) == {"a": 42, "strange": 14, "b": 2, "c": 42}
 
     third = write_manifest(str(tmp_path), [{**GOOD, "id": "d", "priority": 9}])
