@@ -1,0 +1,93 @@
+"""How a night is begun, and by which clock it ends."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.kubernetes.kustomize import Thing, build
+from tests.kubernetes.overlays import KUBERNETES, job_spec, only, pods, run_line
+from tests.kubernetes.schemas import validate
+
+KUBECTL = Path(__file__).parent / "kubernetes" / "kubectl.py"
+
+
+def test_nights_end_by_the_clock_that_begins_them() -> None:
+    schedule = only(build(KUBERNETES / "nightly"), "CronJob")["spec"]
+    cron = only(build(KUBERNETES / "nightly-raycronjob"), "RayCronJob")["spec"]
+    assert schedule["concurrencyPolicy"] == "Forbid" and schedule["startingDeadlineSeconds"] <= 3600
+    assert (schedule["schedule"], schedule["timeZone"]) == (cron["schedule"], cron["timeZone"])
+    for overlay in ("nightly", "nightly-raycronjob"):
+        head = pods(job_spec(overlay))["head"]["containers"][0]
+        assert {"name": "TZ", "value": schedule["timeZone"]} in head["env"]
+        # After half past six a second attempt would go on until tomorrow's.
+        assert "--stop-by 06:30" in run_line(overlay) and job_spec(overlay)["backoffLimit"] == 0
+
+
+@pytest.fixture
+def begin(tmp_path: Path) -> Any:
+    """Begins a night with a kubectl that knows these runs: what the CronJob's container says and makes."""
+    things = build(KUBERNETES / "nightly")
+    stored = only(things, "RayJob")
+    stored["metadata"] |= {
+        "uid": "1",
+        "resourceVersion": "7",
+        "generation": 2,
+        "finalizers": ["ray.io/rayjob-finalizer"],
+    }
+    stored["status"] = {"jobDeploymentStatus": "Suspended"}
+    (tmp_path / "stored.json").write_text(json.dumps(stored))
+    kubectl = tmp_path / "kubectl"
+    kubectl.write_text(f"#!{sys.executable}\n" + KUBECTL.read_text())
+    kubectl.chmod(0o755)
+    container = only(things, "CronJob")["spec"]["jobTemplate"]["spec"]["template"]["spec"]["containers"][0]
+    environment = {
+        "PATH": f"{tmp_path}:{os.environ['PATH']}",
+        "FOLDER": str(tmp_path),
+        "JOB": "nightly-29",
+        "JOB_UID": "u",
+    }
+
+    def call(runs: str) -> tuple[int, str, Thing | None]:
+        (tmp_path / "runs").write_text(runs)
+        words = container["command"] + container["args"]
+        done = subprocess.run(words, env=environment, capture_output=True, text=True, check=False)
+        made = tmp_path / "created.json"
+        return done.returncode, done.stderr, json.loads(made.read_text()) if made.exists() else None
+
+    return call
+
+
+def test_each_night_is_a_run_of_the_same_pattern(begin: Any) -> None:
+    code, said, made = begin("nightly-27 Failed\nnightly-28 Complete\n")
+    assert (code, said) == (0, "") and made is not None
+    validate(made)
+    assert made["spec"] == {**job_spec("nightly"), "suspend": False}
+    owner = {"apiVersion": "batch/v1", "kind": "Job", "name": "nightly-29", "uid": "u"}
+    rest = {"namespace": "stableavatar", "labels": {"run": "nightly"}, "ownerReferences": [owner]}
+    assert made["metadata"] == {"name": "nightly-29", **rest}
+
+
+@pytest.mark.parametrize("state", ["Running", "Initializing", "Retrying", ""])
+def test_a_night_is_not_begun_while_another_goes_on(begin: Any, state: str) -> None:
+    code, said, made = begin(f"nightly-27 Complete\nnightly-28 {state}\n")
+    assert code == 1 and made is None and "nightly-28 still runs" in said
+
+
+def test_a_second_attempt_finds_the_run_of_the_first(begin: Any) -> None:
+    assert begin("nightly-29 Running\n") == (0, "", None)
+
+
+def test_a_night_asks_only_for_what_it_does() -> None:
+    things = build(KUBERNETES / "nightly")
+    assert only(things, "Role")["rules"] == [
+        {"apiGroups": ["ray.io"], "resources": ["rayjobs"], "verbs": ["get", "list", "create"]}
+    ]
+    binding = only(things, "RoleBinding")
+    account = only(things, "CronJob")["spec"]["jobTemplate"]["spec"]["template"]["spec"]["serviceAccountName"]
+    assert [subject["name"] for subject in binding["subjects"]] == [account]
+    assert binding["roleRef"]["name"] == only(things, "Role")["metadata"]["name"]
