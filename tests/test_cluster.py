@@ -60,7 +60,7 @@ def test_own_overlay_is_a_few_lines(mine: Path) -> None:
     ours = {image for image in values(things, "image") if "stableavatar" in image}
     assert ours == {f"registry.example.com/stableavatar-{kind}:{VERSION}" for kind in ("cpu", "cuda")}
     assert set(values(things, "namespace")) == {"avatars"}
-    assert only(things, "Job")["spec"]["template"]["spec"]["containers"][0]["args"][2] == "14b"
+    assert only(things, "Job")["spec"]["template"]["spec"]["initContainers"][0]["args"][2] == "14b"
     assert "s3://mine/" in only(things, "RayJob")["spec"]["entrypoint"]
 
 
