@@ -116,3 +116,7 @@ def test_no_registry_address_is_written_down() -> None:
         assert "index-url" not in text
         assert "find-links" not in text
         assert "://" not in text
+
+
+def test_the_image_is_built_from_whatever_registry_there_is() -> None:
+    assert "://" not in (ROOT / "cluster/Dockerfile").read_text()
