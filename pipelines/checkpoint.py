@@ -61,12 +61,17 @@ class StoreCheckpoint:
         *,
         every_s: float = EVERY_S,
         is_stopping: Callable[[], bool] = lambda: False,
+        on_save: Callable[[], None] = lambda: None,
     ) -> None:
-        """`uri`: where it is kept. `folder`: local, for files on their way. `is_stopping`: is the run to stop?"""
+        """`uri`: where it is kept. `folder`: local, for files on their way. `is_stopping`: is the run to stop?
+
+        `on_save` is called in another thread whenever a state is in the store.
+        """
         self.uri = uri
         self.folder = folder
         self.every_s = every_s
         self.is_stopping = is_stopping
+        self.on_save = on_save
         self.names = frozenset(storage.names_in(uri))
         self.attempts = self._read_attempts()
         self.report = self.attempts.report
@@ -148,6 +153,8 @@ class StoreCheckpoint:
         with self._harmless(STATE):
             snapshot.write(path)
         self._publish(path, STATE, position=num_done)
+        if self.attempts.position == num_done:
+            self.on_save()
         Path(path).unlink(missing_ok=True)
 
     def _wait(self) -> None:

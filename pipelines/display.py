@@ -79,6 +79,8 @@ class Display(Observer):
                 {"id": row.id, "windows_done": row.windows_done, "num_windows": row.num_windows}
                 for row in snapshot.running
             ],
+            "num_retries": snapshot.num_retries,
+            "checkpoint_age_s": max((time.time() - row.saved_at for row in snapshot.running), default=0.0),
         }
 
     def line(self) -> str:

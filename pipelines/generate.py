@@ -97,7 +97,11 @@ class Generate(Stage):
         known = {"attempts": row["attempts"], "gpu_s": row["gpu_s"]}
         with scratch.folder() as folder, self.reporter.running(row) as on_progress:
             checkpoint = StoreCheckpoint(
-                uri, folder, every_s=self.save_every_s, is_stopping=lambda: self.reporter.is_stopping
+                uri,
+                folder,
+                every_s=self.save_every_s,
+                is_stopping=lambda: self.reporter.is_stopping,
+                on_save=self.reporter.saved,
             )
             try:
                 with checkpoint.attempt(self.run, fatal=self.fatal, **known):

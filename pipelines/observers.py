@@ -17,7 +17,10 @@ class Observer:
         """The generators start now. `run`: `output`, and what `run.json` says (see pipelines.status)."""
 
     def tick(self, facts: Mapping[str, Any]) -> None:
-        """How far the run is, about twice a second and in a thread of its own: `pipelines.display.Display.facts`."""
+        """How far the run is, about twice a second and in a thread of its own: `pipelines.display.Display.facts`, and
+
+        `waiting`: how many rows wait before each stage.
+        """
 
     def finished(self, row: Row) -> None:
         """A row is in the result table, or once more after another try. Its columns: `pipelines.results.SHOWN`."""

@@ -16,21 +16,29 @@ REPORT_EVERY_S = 1.0  # however fast the windows go, a generator sends no more m
 
 @dataclass(frozen=True, kw_only=True)
 class Running:
-    """A row that a generator is working on. A window counts in parts: one of its steps is 1 / num_steps of it."""
+    """A row that a generator is working on. A window counts in parts: one of its steps is 1 / num_steps of it.
+
+    `saved_at`: when it was last saved, or begun, in seconds since 1970, UTC.
+    """
 
     id: str
     place: Place
     windows_done: float
     num_windows: int
+    saved_at: float
 
 
 @dataclass(frozen=True, kw_only=True)
 class Snapshot:
-    """`windows_done` by all generators so far, the rows that run, and all that began in this round."""
+    """`windows_done` by all generators so far, the rows that run, and all that began in this round.
+
+    `num_retries`: how often a row was begun that had been begun before in this run.
+    """
 
     windows_done: float = 0.0
     running: tuple[Running, ...] = ()
     begun: frozenset[Place] = frozenset()
+    num_retries: int = 0
 
 
 class Progress:
@@ -39,6 +47,8 @@ class Progress:
     def __init__(self) -> None:
         self._running: dict[Place, Running] = {}
         self._begun: set[Place] = set()
+        self._begun_ever: set[Place] = set()
+        self._num_retries = 0
         self._windows_done = 0.0  # of rows that no longer run
         self._is_stopping = False
 
@@ -49,7 +59,9 @@ class Progress:
     def begin(self, place: Place) -> bool:
         """May work on this row begin? Not once the run is to stop."""
         if not self._is_stopping:
+            self._num_retries += place in self._begun_ever
             self._begun.add(place)
+            self._begun_ever.add(place)
         return not self._is_stopping
 
     def report(self, running: Running) -> bool:
@@ -71,7 +83,12 @@ class Progress:
         """Everything at this moment."""
         running = tuple(self._running.values())
         windows_done = self._windows_done + sum(row.windows_done for row in running)
-        return Snapshot(windows_done=windows_done, running=running, begun=frozenset(self._begun))
+        return Snapshot(
+            windows_done=windows_done,
+            running=running,
+            begun=frozenset(self._begun),
+            num_retries=self._num_retries,
+        )
 
 
 def snapshot(progress: Any) -> Snapshot:
@@ -86,6 +103,7 @@ class Reporter:
         self.listener = listener
         self.is_stopping = False  # as far as this side has heard
         self._answer: Any = None  # the one that is on its way
+        self._saved_at = 0.0  # of the row that runs
 
     def may_begin(self, row: Row) -> bool:
         """Is this row still to be made, or is the run to stop?"""
@@ -95,6 +113,7 @@ class Reporter:
     def running(self, row: Row) -> Iterator[Callable[[int], None]]:
         """While inside, `row` runs. Gives the function to call with the number of window-steps newly done."""
         steps, told_at = 0, 0.0
+        self._saved_at = time.time()
 
         def on_progress(num_steps: int) -> None:
             nonlocal steps, told_at
@@ -111,6 +130,10 @@ class Reporter:
             if self.listener:
                 self.listener.end.remote(place(row))
 
+    def saved(self) -> None:
+        """The row that runs was saved just now."""
+        self._saved_at = time.time()
+
     def _tell(self, row: Row, steps: int) -> None:
         if not self.listener:
             return
@@ -123,6 +146,7 @@ class Reporter:
             place=place(row),
             windows_done=steps / row["num_steps"],
             num_windows=row["num_windows"],
+            saved_at=self._saved_at,
         )
         answer = self.listener.report.remote(running)
         self._answer = self._answer or answer

@@ -23,6 +23,7 @@ from pipelines.observers import Observer, Observers
 from pipelines.outcome import RunReport
 from pipelines.prepare import Prepare
 from pipelines.progress import Progress, Reporter, snapshot
+from pipelines.queues import Queues
 from pipelines.results import WriteResult
 from pipelines.rounds import check_rounds, rounds
 from pipelines.separate import Separate, wants_vocals
@@ -153,7 +154,7 @@ def gather(flowing: Iterable[Row], observer: Observer, compact: Callable[[], Non
 def tell(facts: Mapping[str, Any], lease: Lease, observers: Observer) -> None:
     """How far the run is, to those who ask its lease and to those who hear of it."""
     lease.note(facts)
-    observers.tick(facts)
+    observers.tick({**facts, "waiting": Queues.lengths})
 
 
 def check_pools(preset: Preset, output: str, options: Options, capacity: Capacity) -> list[Pool]:

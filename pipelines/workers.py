@@ -16,6 +16,7 @@ from ray.data._internal.execution.execution_callback import ExecutionCallback
 from ray.util.annotations import RayDeprecationWarning
 
 from pipelines import storage
+from pipelines.queues import Queues
 from pipelines.stage import Row, start_logging
 
 ROW_ATTEMPTS = 3  # a row that kills its worker this often is given up
@@ -165,5 +166,5 @@ def _set_context(context: DataContext) -> None:
     context.print_on_execution_start = False
     context.use_datasource_v2 = False  # it starts dozens of actors for every read
     context.execution_no_progress_timeout_s = -1  # one video may take hours
-    context.custom_execution_callback_classes = [Stopper]
+    context.custom_execution_callback_classes = [Stopper, Queues]
     context.max_errored_blocks = -1  # rows that kill their workers are told from those that come back

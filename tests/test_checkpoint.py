@@ -72,12 +72,15 @@ def test_a_state_is_saved_when_it_is_time_and_only_if_there_is_news(tmp_path: Pa
         taken.append(1)
         return Words("x")
 
-    often = checkpoint_at(f"{tmp_path}/often", folder)
+    saved: list[bool] = []
+    state = tmp_path / "often" / STATE
+    often = checkpoint_at(f"{tmp_path}/often", folder, on_save=lambda: saved.append(state.exists()))
     with often.attempt("tonight"):
         for num_done in (1, 1, 1, 2):
             often.offer(num_done, snapshot)
             often._thread.submit(lambda: None).result()
     assert len(taken) == 2
+    assert saved == [True, True]
     seldom = checkpoint_at(f"{tmp_path}/seldom", folder, every_s=1000.0)
     with seldom.attempt("tonight"):
         seldom.offer(1, snapshot)
@@ -134,9 +137,11 @@ def test_a_save_that_fails_does_not_fail_the_video(
         real(path, uri)
 
     monkeypatch.setattr(storage, "publish", publish)
-    kept = checkpoint_at(f"{tmp_path}/anna", folder)
+    saved: list[int] = []
+    kept = checkpoint_at(f"{tmp_path}/anna", folder, on_save=lambda: saved.append(1))
     with kept.attempt("tonight"):
         kept.offer(1, lambda: Words("one"))
+    assert saved == []
     assert noted(f"{tmp_path}/anna")["position"] is None
 
 

@@ -222,19 +222,23 @@ def test_a_run_that_is_to_stop_saves_what_runs_and_the_next_one_makes_the_same_v
     num_steps_resumed: int,
 ) -> None:
     class Stopping(Progress):
-        num_reports = 0
+        def __init__(self) -> None:
+            super().__init__()
+            self.saved_at: list[float] = []
 
         def report(self, running: Running) -> bool:
-            self.num_reports += 1
-            return super().report(running) or self.num_reports >= stop_at
+            self.saved_at.append(running.saved_at)
+            return super().report(running) or len(self.saved_at) >= stop_at
 
     monkeypatch.setattr("pipelines.progress.REPORT_EVERY_S", 0.0)
 
     def make(output: str, **options: Any) -> dict[str, Any]:
         return Generate(preset, Avatar.load, output, **options)(prepared(num_steps=5))
 
-    row = make(f"{tmp_path}/out", reporter=Reporter(Direct(Stopping())))
+    stopping = Stopping()
+    row = make(f"{tmp_path}/out", reporter=Reporter(Direct(stopping)))
     assert row["status"] == "unfinished"
+    assert stopping.saved_at[-1] > stopping.saved_at[0]  # it has told that it was saved
     resumed = make(f"{tmp_path}/out")
     assert (resumed["status"], resumed["attempts"]) == ("ready", 2)
     assert resumed["num_steps_resumed"] == num_steps_resumed

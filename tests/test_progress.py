@@ -1,3 +1,4 @@
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -55,7 +56,9 @@ def test_the_display_says_what_is_done_what_runs_and_how_long_it_takes(make_row:
     display.finished({**rows[1], "status": "failed"})
     with Reporter(Direct(progress)).running(rows[2]) as on_progress:
         on_progress(20)  # too soon after the start to be told
-        progress.report(Running(id="anna", place=(rows[2]["manifest"], 3), windows_done=2.0, num_windows=4))
+        progress.report(
+            Running(id="anna", place=(rows[2]["manifest"], 3), windows_done=2.0, num_windows=4, saved_at=time.time())
+        )
         assert display.line() == "2/4 rows done, 1 failed, 1 running | 0.02 windows/s | 0:01:00 left"
         console = Console(width=100, record=True)
         console.print(display.render())
@@ -79,6 +82,7 @@ def test_no_row_begins_once_the_run_is_to_stop_and_what_runs_hears_of_it(
         on_progress(1)  # a generator hears the answer to its report with the next one
         assert reporter.is_stopping
     assert not reporter.may_begin({**row, "row_number": 4})
+    assert progress.snapshot().num_retries == 0
     assert progress.snapshot().begun == {(row["manifest"], 3)}
 
 
@@ -90,3 +94,27 @@ def test_the_display_tells_machines_the_same(make_row: MakeRow) -> None:
     display.finished({**row, "status": "ok", "sample_s": 3.0, "generate_s": 4.0})  # in the next round
     facts = display.facts()
     assert (facts["num_ok"], facts["num_failed"], facts["num_rows"], facts["seconds_left"]) == (1, 0, 1, 0.0)
+
+
+def test_a_row_that_is_begun_once_more_is_a_retry_also_in_a_later_round(make_row: MakeRow) -> None:
+    progress = Progress()
+    reporter = Reporter(Direct(progress))
+    for number in (3, 4, 3):
+        assert reporter.may_begin(make_row(row_number=number))
+    progress.begin_round()
+    assert reporter.may_begin(make_row(row_number=4))
+    assert progress.snapshot().num_retries == 2
+
+
+def test_machines_hear_how_long_ago_the_oldest_save_is(make_row: MakeRow, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipelines.progress.REPORT_EVERY_S", 0.0)
+    progress = Progress()
+    display = Display([], Estimate(), progress.snapshot, Console(width=100))
+    assert display.facts()["checkpoint_age_s"] == 0.0
+    reporter = Reporter(Direct(progress))
+    with monkeypatch.context() as patch, reporter.running(planned(make_row())) as on_progress:
+        patch.setattr(time, "time", lambda clock=time.time: clock() + 100.0)
+        assert 100.0 <= display.facts()["checkpoint_age_s"] < 110.0
+        reporter.saved()
+        on_progress(1)
+        assert display.facts()["checkpoint_age_s"] < 10.0
