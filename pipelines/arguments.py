@@ -314,6 +314,7 @@ def until_options() -> Parser:
         "--save-every-s", type=amount, metavar="N",
         help=f"save videos that are being made this often, so that a kill costs no more ({EVERY_S:g})",
     )  # fmt: skip
+    options.add_argument("--log-json", action="store_true", help="log a JSON object in each line")
     options.add_argument(
         "--webhook", dest="webhooks", action="append", metavar="URL",
         help="tell of each finished row, and of the end; may be repeated",
@@ -324,7 +325,7 @@ def until_options() -> Parser:
 def asked(args: argparse.Namespace) -> dict[str, Any]:
     """What the words of `render`, `check` or `retry` ask for, as `pipelines.api` takes it."""
     given = {name: value for name, value in vars(args).items() if value is not None}
-    for name in ("command", "dry_run"):
+    for name in ("command", "dry_run", "log_json"):
         given.pop(name, None)
     if "settings" in given:
         given["settings"] = pairs(given["settings"])

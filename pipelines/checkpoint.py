@@ -18,6 +18,7 @@ from typing import Any, Self
 from safetensors import SafetensorError
 
 from pipelines import storage
+from pipelines.logs import at_work
 from stableavatar.checkpoint import Snapshot
 from stableavatar.errors import Quarantined, RowError
 
@@ -78,7 +79,7 @@ class StoreCheckpoint:
         self._began = self._saved_at = time.monotonic()
         # A row that has died is saved as soon as it can be: whether it comes further tells whether it is what kills.
         self._pause_s = 0.0 if self.attempts.is_open or self.attempts.deaths else every_s
-        self._thread = ThreadPoolExecutor(1)  # one after the other
+        self._thread = ThreadPoolExecutor(1, initializer=at_work.set, initargs=(at_work.get(),))  # one after the other
         self._saving: Future[None] | None = None
 
     @contextmanager

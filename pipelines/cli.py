@@ -1,6 +1,7 @@
 """The command `stableavatar`: what each of its words does."""
 
 import argparse
+import logging
 import sys
 from collections.abc import Sequence
 
@@ -11,8 +12,9 @@ from pipelines import plan, results, storage, tables
 from pipelines.api import chosen_preset, render, retry
 from pipelines.arguments import LOOK, asked, chosen_span, common_cells, parser
 from pipelines.cli_train import TRAINING_COMMANDS
+from pipelines.logs import is_json, start_logging
 from pipelines.outcome import RenderResult
-from pipelines.stage import Row, start_logging
+from pipelines.stage import Row
 from pipelines.status import read_status
 from pipelines.terminal import (
     ALL_FINE,
@@ -28,6 +30,8 @@ from pipelines.terminal import (
 from stableavatar.errors import RowError, WeightsError
 from stableavatar.presets import find_preset
 
+logger = logging.getLogger(__name__)
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command.
@@ -39,26 +43,34 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return COMMANDS[args.command](args)
     except (ManifestError, RowError, RunError, WeightsError) as error:
-        errors.print(f"[red]Cannot go on:[/] {escape(str(error))}", soft_wrap=True)
+        complain("Cannot go on:", str(error))
     except BadConfig as error:
-        errors.print(f"[red]Cannot begin:[/] {escape(str(error))}", soft_wrap=True)
+        complain("Cannot begin:", str(error))
         return BAD_CONFIG
     except KeyboardInterrupt:
-        errors.print("Interrupted. What is finished is kept; the same command goes on from there.")
+        complain("Interrupted.", "What is finished is kept; the same command goes on from there.")
     return CANNOT_GO_ON
+
+
+def complain(what: str, why: str) -> None:
+    """Say why a command ends, in the way of its log."""
+    if is_json():
+        logger.error("%s %s", what, why)
+    else:
+        errors.print(f"[red]{what}[/] {escape(why)}", soft_wrap=True)
 
 
 def run_render(args: argparse.Namespace) -> int:
     """Render a manifest; a line for each failed row, and a summary."""
     if args.dry_run:
         return run_check(args)
-    start_logging()
+    start_logging(args.log_json)
     return print_result(render(**asked(args), console=console))
 
 
 def run_retry(args: argparse.Namespace) -> int:
     """Render the rows again that failed, as the newest run on this output was told to."""
-    start_logging()
+    start_logging(args.log_json)
     return print_result(retry(**asked(args), console=console))
 
 

@@ -8,7 +8,7 @@ from rich.markup import escape
 
 from pipelines import storage, tables
 from pipelines.arguments import chosen_rules
-from pipelines.stage import start_logging
+from pipelines.logs import start_logging
 from pipelines.terminal import ALL_FINE, SOME_FAILED, BadConfig, console, counted, errors, plain_errors
 from stableavatar.errors import BadInput
 

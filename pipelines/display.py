@@ -12,6 +12,7 @@ from rich.live import Live
 from rich.text import Text
 
 from pipelines.estimate import Estimate
+from pipelines.logs import is_json
 from pipelines.observers import Observer
 from pipelines.progress import Snapshot
 from pipelines.stage import Place, Row, place
@@ -38,7 +39,7 @@ class Display(Observer):
         self.live = Live(
             console=console, get_renderable=self.render, refresh_per_second=1 / LIVE_EVERY_S, transient=True
         )
-        self.is_live = console.is_terminal
+        self.is_live = console.is_terminal and not is_json()
         self.stopped = threading.Event()
         self.logger_thread = threading.Thread(target=self._log, daemon=True)
 

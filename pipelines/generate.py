@@ -18,6 +18,7 @@ from pipelines import cache, scratch, storage
 from pipelines.checkpoint import EVERY_S, VIDEO, StoreCheckpoint, Unfinished, folder_uri
 from pipelines.correct import correction_of
 from pipelines.inputs import check_unchanged
+from pipelines.logs import working_on
 from pipelines.progress import Reporter
 from pipelines.stage import WORKING_COLUMNS, Row, Stage, put_off
 from stableavatar.avatar import VideoReport, VideoRequest
@@ -87,7 +88,8 @@ class Generate(Stage):
         try:
             return super().__call__(row)
         except torch.AcceleratorError:
-            logger.exception("%s: the GPU failed, this process ends", row["id"])
+            with working_on(row, self.name):
+                logger.exception("%s: the GPU failed, this process ends", row["id"])
             os._exit(1)
 
     def process(self, given: Row) -> Row:

@@ -23,6 +23,7 @@ from manifests.read import fit_carried
 from manifests.redact import redacted
 from manifests.schema import result_schema
 from pipelines import checkpoint, storage
+from pipelines.logs import working_on
 from pipelines.plan import unpack
 from pipelines.stage import Row, fail, known_place, place
 from stableavatar.errors import BrokenVideo, NetworkError, RowError, StorageError
@@ -62,7 +63,8 @@ class WriteResult:
             status = "failed" if row["status"] == "failed" else "ok"
             row = {**row, "status": status, "finished_at": time.time()}
             try:
-                self._write(row)
+                with working_on(row, "write"):
+                    self._write(row)
             except NetworkError as error:
                 row = fail(row, "write", error.kind, str(error))
         return {name: row.get(name) for name in SHOWN}

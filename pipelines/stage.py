@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 
 from manifests.redact import redacted
 from pipelines import traffic
+from pipelines.logs import working_on
 from pipelines.spans import Span, with_span, worker
 from stableavatar.errors import DISK_FAILURES, RowError, StorageError
 
@@ -36,6 +37,10 @@ class Stage:
         """The row after this stage, or failed in it."""
         if row["status"] != "ready":
             return row
+        with working_on(row, self.name):
+            return self._work(row)
+
+    def _work(self, row: Row) -> Row:
         started_at, started, before = time.time(), time.perf_counter(), traffic.so_far()
         try:
             row = self.process(row)
@@ -48,7 +53,7 @@ class Stage:
             row = fail(row, self.name, *explain(error))
         seconds = time.perf_counter() - started
         outcome = row["error"] if row["status"] == "failed" else "done"
-        logger.info("%s %s %.2f s %s", row["id"], self.name, seconds, outcome)
+        logger.info("%s %s %.2f s %s", row["id"], self.name, seconds, outcome, extra={"seconds": seconds})
         moved = vars(traffic.so_far() - before)
         span = Span(stage=self.name, worker=worker(), started_at=started_at, seconds=seconds, **moved)
         return {**row, f"{self.name}_s": seconds, "spans": with_span(row, span)}
@@ -90,21 +95,3 @@ def place(row: Row) -> Place:
 def known_place(row: Row) -> Place:
     """The same as the result table has it, without credentials."""
     return redacted(row["manifest"]), row["row_number"]
-
-
-class Formatter(logging.Formatter):
-    """Lines, and the traces below them, without credentials."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        """The whole text of a record."""
-        return redacted(super().format(record))
-
-
-def start_logging() -> None:
-    """Make the log lines of our stages appear. Ray runs this once in each of its worker processes."""
-    handler = logging.StreamHandler()
-    handler.setFormatter(Formatter("%(message)s"))
-    package = logging.getLogger(__package__)
-    package.handlers = [handler]
-    package.setLevel(logging.INFO)
-    package.propagate = False

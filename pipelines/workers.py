@@ -16,8 +16,10 @@ from ray.data._internal.execution.execution_callback import ExecutionCallback
 from ray.util.annotations import RayDeprecationWarning
 
 from pipelines import storage
+from pipelines.logs import is_json, worker_logging
 from pipelines.queues import Queues
-from pipelines.stage import Row, start_logging
+from pipelines.relay import relay
+from pipelines.stage import Row
 
 ROW_ATTEMPTS = 3  # a row that kills its worker this often is given up
 WORKER_RESTARTS = 100  # of one actor; bounded, so that a worker that always dies ends the run
@@ -149,9 +151,11 @@ def _init(num_cpus: int, log_to_driver: bool) -> None:
         address or "local",
         logging_level=logging.ERROR,
         log_to_driver=log_to_driver,
-        runtime_env={"worker_process_setup_hook": start_logging},
+        runtime_env={"worker_process_setup_hook": worker_logging()},
         **local,
     )
+    if is_json():
+        relay()
 
 
 def _is_news(_: logging.LogRecord) -> bool:

@@ -3,7 +3,7 @@ import logging
 import pytest
 
 from manifests.redact import redacted
-from pipelines.stage import Formatter
+from pipelines.logs import Formatter
 
 SECRET = "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY"
 

@@ -27,7 +27,7 @@ from tests.conftest import EXAMPLES
 
 ROW = {"portrait": f"{EXAMPLES}/portrait_nasa.jpg", "audio": f"{EXAMPLES}/speech_es_short.flac", "end_s": 0.5}
 ONLY_PYTHON = {"observers", "console"}
-ONLY_WORDS = {"help", "dry_run"}
+ONLY_WORDS = {"help", "dry_run", "log_json"}
 
 
 def write_manifest(folder: Path, *rows: dict[str, Any]) -> str:
