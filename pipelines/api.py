@@ -166,9 +166,12 @@ def retry(
 
 def observers_of(webhooks: Sequence[str]) -> tuple[Observer, ...]:
     """Who hears of every run, beside those of its caller."""
+    from pipelines.metrics import Metrics  # which loads Ray
+    from pipelines.traces import Traces
     from pipelines.webhooks import Webhooks
 
-    return (*([Webhooks(webhooks)] if webhooks else []),)
+    traces = Traces.from_environment()
+    return (Metrics(), *([traces] if traces else []), *([Webhooks(webhooks)] if webhooks else []))
 
 
 def chosen_preset(

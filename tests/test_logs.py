@@ -91,7 +91,8 @@ def test_lines_of_workers_pass_as_they_are_and_everything_else_becomes_json(line
 
 def test_what_is_written_to_stderr_past_the_log_becomes_json() -> None:
     script = "import logging, os, sys; from pipelines import logs, relay; logs.start_json_logging(); "
-    script += "relay.catch_stderr(); relay.catch_stderr(); os.write(2, b'[E] core_worker.cc: \\xff\\n'); print('printed', file=sys.stderr); "
+    script += "relay.catch_stderr(); relay.catch_stderr(); "
+    script += "os.write(2, b'[E] core_worker.cc: \\xff\\n'); print('printed', file=sys.stderr); "
     script += "logging.warning('logged'); raise OSError('the end')"
     ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     messages = sorted(json.loads(line)["message"] for line in ended.stderr.splitlines())

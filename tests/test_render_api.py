@@ -150,7 +150,7 @@ def test_a_run_is_repeated_as_it_was(called: Called, tmp_path: Path) -> None:
     retry(tmp_path, kinds=["storage"], max_gpu_hours=1)
     assert (called.manifest, called.output, called.preset.num_steps) == ("/in/night.csv", f"{tmp_path}", 3)
     assert called.options.bounds.max_gpu_hours == 1.0
-    assert replace(called.options, bounds=first.bounds, retry=None) == first
+    assert replace(called.options, bounds=first.bounds, retry=None, observers=first.observers) == first
     assert called.options.retry == {"storage"}
     carried = {"carried_over": "/out/carried-over/0123.jsonl"}
     results.write_run(f"{tmp_path}", manifest="m", model="tiny", num_rows=1, arguments=first.arguments, **carried)
