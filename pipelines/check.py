@@ -41,7 +41,7 @@ class Check(Stage):
     audio_stream (its number, empty for the first), width, height (pixels), num_frames, duration_s, num_windows,
     portrait_sha256, audio_sha256, loras (JSON: uri,
     weight and sha256 of each), tracks (JSON: kind, language, uri and sha256 of each), correction (JSON, see `correct`),
-    separator (hash of the vocal separator, empty if the row wants none), content_id, and video (the URI it will have).
+    separator (hash of the vocal separator, empty if the row wants none), content_id, video and sheet (the URIs they will have).
     """
 
     name = "check"
@@ -64,7 +64,7 @@ class Check(Stage):
         row["tracks"] = self._tracks(row)
         row |= check_correction(row, self.limits)
         row["content_id"] = identity(row, self.preset)
-        return {**row, "video": results.video_uri(self.output, row)}
+        return {**row, "video": results.video_uri(self.output, row), "sheet": results.sheet_uri(self.output, row)}
 
     def _portrait(self, row: Row) -> Row:
         uri = inputs.locate(row["portrait"], row["manifest"], self.limits)

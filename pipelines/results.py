@@ -255,6 +255,11 @@ def video_uri(output: str, row: Row) -> str:
     return storage.join(output, f"videos/{_video_name(row)}")
 
 
+def sheet_uri(output: str, row: Row) -> str:
+    """Where the contact sheet of a row's video lies."""
+    return storage.join(output, f"sheets/{stem(row)}.jpg")
+
+
 def _video_name(row: Row) -> str:
     return f"{video_stem(row['video_name'], row['content_id'])}.mp4" if row.get("video_name") else f"{stem(row)}.mp4"
 

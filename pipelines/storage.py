@@ -3,6 +3,7 @@
 What fails in passing is tried again (see retries); every function here may raise NetworkError when that did not help.
 """
 
+import mimetypes
 import os
 import shutil
 import time
@@ -188,15 +189,17 @@ def move(uri: str, new_uri: str) -> None:
 
 
 def write(data: bytes, uri: str) -> None:
-    """Write `data` to `uri`. It appears there whole or not at all."""
+    """Write `data` to `uri`. It appears there whole or not at all; on S3 with the type that its name says."""
     store, path = open_store(uri)
+    kind, _ = mimetypes.guess_type(path)
+    headers = {"ContentType": kind} if kind and "s3" in store.protocol else {}  # a browser saves what has no type
 
     def put() -> None:
         if isinstance(store, LocalFileSystem):
             with _appearing_at(path) as beside:
                 Path(beside).write_bytes(data)
         else:
-            store.pipe_file(path, data)
+            store.pipe_file(path, data, **headers)
 
     steadily(uri, put)
     traffic.count(bytes_written=len(data))

@@ -8,6 +8,7 @@ import av
 import pyarrow as pa
 import pytest
 import torch
+from PIL import Image
 
 from pipelines import results, storage
 from pipelines.check import Check
@@ -67,6 +68,18 @@ def test_a_video_is_measured_and_then_appears(
     assert Path(row["video"]).is_file()
     assert not Path(row["staged"]).exists()
     assert not list((tmp_path / "scratch").rglob("*.mp4"))
+    with Image.open(row["sheet"]) as sheet:
+        assert (sheet.format, sheet.width, sheet.height) == ("JPEG", 4 * round(row["width"] * 112 / row["height"]), 112)
+
+
+def test_a_video_whose_contact_sheet_cannot_be_written_is_as_good(
+    prepared: Prepared, generate: Callable[..., dict[str, Any]], tmp_path: Path
+) -> None:
+    row = generate(prepared())
+    (tmp_path / "out" / "sheets").write_text("a file where the folder should be")
+    row = Measure()(row)
+    assert row["status"] == "ready", row["error"]
+    assert Path(row["video"]).is_file()
 
 
 def test_a_gpu_that_failed_ends_the_process(

@@ -267,3 +267,10 @@ def test_writing_replaces_a_link_and_leaves_what_it_led_to(tmp_path: Path) -> No
     storage.publish(f"{tmp_path}/source", f"{tmp_path}/published")
     assert (tmp_path / "theirs").read_bytes() == b"theirs"
     assert all((tmp_path / name).read_bytes() == b"ours" for name in ("written", "published"))
+
+
+def test_a_file_on_s3_has_the_type_that_its_name_says(bucket: str) -> None:
+    client = boto3.client("s3")
+    for name, kind in (("report.html", "text/html"), ("anna.jpg", "image/jpeg"), ("0042", "binary/octet-stream")):
+        storage.write(b"content", f"{bucket}/{name}")
+        assert client.head_object(Bucket=bucket.removeprefix("s3://"), Key=name)["ContentType"] == kind

@@ -2,7 +2,7 @@
 
 import os
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -75,14 +75,14 @@ class _Picture:
         return [total / max(count, 1) for total, count in zip(sums, counts, strict=True)]
 
 
-def measure_video(path: str) -> VideoQuality:
-    """Decodes the whole file, frame by frame in constant memory.
+def measure_video(path: str, see: Callable[[Any], None] = lambda frame: None) -> VideoQuality:
+    """Decodes the whole file, frame by frame in constant memory. `see` is shown each frame as PyAV decodes it.
 
     Raises BrokenVideo: no such file, not a video, a frame that cannot be decoded; OSError if the disk fails.
     """
     try:
         with av.open(local(path), options={**SAFE_INPUT, "err_detect": "explode"}) as container:
-            return _measure(path, container)
+            return _measure(path, container, see)
     except (OSError, av.FFmpegError) as error:
         if isinstance(error, OSError) and error.errno in DISK_FAILURES:
             raise  # which says nothing about the video
@@ -106,7 +106,7 @@ def check_contract(quality: VideoQuality, *, num_frames: int, width: int, height
         raise BrokenVideo("the video breaks its contract: " + "; ".join(broken))
 
 
-def _measure(path: str, container: Any) -> VideoQuality:
+def _measure(path: str, container: Any, see: Callable[[Any], None]) -> VideoQuality:
     film, sound = container.streams.best("video"), container.streams.best("audio")
     if film is None:
         raise BrokenVideo(f"{path} has no video stream")
@@ -114,6 +114,7 @@ def _measure(path: str, container: Any) -> VideoQuality:
     for frame in container.decode([stream for stream in (film, sound) if stream is not None]):
         if isinstance(frame, av.VideoFrame):
             picture.see(frame)
+            see(frame)
         else:
             sound_end_s = float((frame.pts + frame.duration) * frame.time_base)
     return VideoQuality(
