@@ -14,6 +14,7 @@ from pipelines import results, storage
 from pipelines.checkpoint import EVERY_S
 from pipelines.observers import Observer
 from pipelines.outcome import RenderResult, outcome
+from pipelines.report import ReportWriter
 from pipelines.terminal import RunError, plain_errors
 from pipelines.values import (
     absolute_loras,
@@ -171,7 +172,7 @@ def observers_of(webhooks: Sequence[str]) -> tuple[Observer, ...]:
     from pipelines.webhooks import Webhooks
 
     traces = Traces.from_environment()
-    return (Metrics(), *([traces] if traces else []), *([Webhooks(webhooks)] if webhooks else []))
+    return (Metrics(), ReportWriter(), *([traces] if traces else []), *([Webhooks(webhooks)] if webhooks else []))
 
 
 def chosen_preset(

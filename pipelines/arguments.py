@@ -140,6 +140,10 @@ def parser() -> argparse.ArgumentParser:
     status.add_argument("output", metavar="OUTPUT", help="folder or URI given to render")
     status.add_argument("--json", action="store_true", help="for machines")
     status.set_defaults(command="status")
+
+    report = commands.add_parser("report", help="write OUTPUT/report.html, the page about an output as it is now")
+    report.add_argument("output", metavar="OUTPUT", help="folder or URI given to render")
+    report.set_defaults(command="report")
     return top
 
 

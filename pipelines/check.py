@@ -41,7 +41,8 @@ class Check(Stage):
     audio_stream (its number, empty for the first), width, height (pixels), num_frames, duration_s, num_windows,
     portrait_sha256, audio_sha256, loras (JSON: uri,
     weight and sha256 of each), tracks (JSON: kind, language, uri and sha256 of each), correction (JSON, see `correct`),
-    separator (hash of the vocal separator, empty if the row wants none), content_id, video and sheet (the URIs they will have).
+    separator (hash of the vocal separator, empty if the row wants none), content_id, video and sheet (the URIs they
+    will have).
     """
 
     name = "check"

@@ -14,6 +14,7 @@ from pipelines.arguments import LOOK, asked, chosen_span, common_cells, parser
 from pipelines.cli_train import TRAINING_COMMANDS
 from pipelines.logs import is_json, start_logging
 from pipelines.outcome import RenderResult
+from pipelines.report import write_report
 from pipelines.stage import Row
 from pipelines.status import read_status
 from pipelines.terminal import (
@@ -91,7 +92,8 @@ def print_result(result: RenderResult) -> int:
             f"from where they are; they are listed in {result.carry_over}.",
             soft_wrap=True, markup=False,
         )  # fmt: skip
-    console.print(f"Videos: {result.videos}  Results: {result.results}", soft_wrap=True, markup=False)
+    where = f"Videos: {result.videos}  Results: {result.results}  Report: {result.report}"
+    console.print(where, soft_wrap=True, markup=False)
     return result.exit_code
 
 
@@ -150,6 +152,12 @@ def run_status(args: argparse.Namespace) -> int:
         print(status.to_json())
     else:
         console.print(tables.status(status))
+    return ALL_FINE
+
+
+def run_report(args: argparse.Namespace) -> int:
+    """Write the page about an output, and say where it lies."""
+    console.print(write_report(args.output), soft_wrap=True, markup=False)
     return ALL_FINE
 
 
@@ -219,6 +227,7 @@ COMMANDS = {
     "check": run_check,
     "manifest": run_manifest,
     "status": run_status,
+    "report": run_report,
     "download": run_download,
     "inspect": run_inspect,
     "convert": run_convert,

@@ -94,6 +94,11 @@ class RenderResult:
         return storage.join(self.output, results.COMPACTED)
 
     @property
+    def report(self) -> str:
+        """The page about the output, for people."""
+        return storage.join(self.output, results.REPORT)
+
+    @property
     def carry_over(self) -> str:
         """The manifest of what is left, which is there if something is."""
         return plan.carry_over_uri(self.output)
@@ -104,7 +109,7 @@ class RenderResult:
 
     def to_dict(self) -> dict[str, Any]:
         """All of it as plain values for JSON or an XCom, without credentials."""
-        names = ("num_ok", "num_done_before", "exit_code", "videos", "results")
+        names = ("num_ok", "num_done_before", "exit_code", "videos", "results", "report")
         return redacted_values(asdict(self) | {name: getattr(self, name) for name in names})
 
     def _with(self, status: str) -> tuple[RowResult, ...]:

@@ -30,6 +30,7 @@ from stableavatar.errors import BrokenVideo, NetworkError, RowError, StorageErro
 
 FILES_AT_ONCE = 16
 COMPACTED = "results.parquet"
+REPORT = "report.html"
 # What the driver, and whoever observes the run there, needs of a finished row.
 SHOWN = (
     *("manifest", "row_number", "id", "content_id", "status", "error_kind", "error", "stage", "video", "attempts"),

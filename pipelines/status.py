@@ -10,7 +10,7 @@ results   what came of the rows, of this run and of all before
 
 import json
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -59,9 +59,29 @@ class Status:
     gpu_s: float  # spent on all rows, also failed ones
     stage_s: dict[str, float]
 
+    @property
+    def state(self) -> str:
+        """What became of the newest run, in words."""
+        where = f"on {self.host}, process {self.pid}; last sign of life {utc(self.last_sign)}"
+        if self.is_running:
+            return f"running {where}"
+        if self.host:
+            return f"died {where}. The same command goes on from there"
+        return "ended with rows unfinished. The same command goes on from there" if self.num_unfinished else "finished"
+
     def to_json(self) -> str:
         """All of it, for machines."""
         return json.dumps(asdict(self), indent=2)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Facts:
+    """What lies in an output."""
+
+    rows: list[Row]  # of the result table, of all runs
+    run: dict[str, Any]  # run.json, of the newest run
+    said: dict[str, Any]  # by the run that holds the lease
+    is_running: bool
 
 
 def read_status(output: str) -> Status:
@@ -71,8 +91,13 @@ def read_status(output: str) -> Status:
 
     Raises BadInput if no run has ever begun there, StorageError.
     """
+    return status_of(output, read_facts(output))
+
+
+def read_facts(output: str, columns: Sequence[str] = COLUMNS) -> Facts:
+    """What lies in an output; of the result table these columns. Raises as `read_status`."""
     held = lease.look(output)
-    rows = results.read_results(output).select(COLUMNS).to_pylist()
+    rows = results.read_results(output).select(columns).to_pylist()
     run = results.read_run(output)
     if not (held or run or rows):
         raise BadInput(f"{output} holds no results. Give the folder or URI that was given to render.")
@@ -81,14 +106,19 @@ def read_status(output: str) -> Status:
     if is_running and run and _time(run.get("started_at")) < _time(said.get("started_at")):
         # It still checks its rows; what is noted is about the run before.
         run = {"started_at": said["started_at"], "num_rows": 0, "num_done": 0}
+    return Facts(rows=rows, run=run or {}, said=said, is_running=is_running)
+
+
+def status_of(output: str, facts: Facts) -> Status:
+    """How far an output is in which this lies."""
     return Status(
         output=output,
-        is_running=is_running,
-        host=said.get("host"),
-        pid=said.get("pid"),
-        last_sign=said.get("renewed_at"),
-        **_run_facts(rows, run or {}, said, is_running),
-        **_output_facts(rows),
+        is_running=facts.is_running,
+        host=facts.said.get("host"),
+        pid=facts.said.get("pid"),
+        last_sign=facts.said.get("renewed_at"),
+        **_run_facts(facts.rows, facts.run, facts.said, facts.is_running),
+        **_output_facts(facts.rows),
     )
 
 
@@ -104,7 +134,7 @@ def is_alive(output: str, held: lease.Look) -> bool:
 def _run_facts(rows: list[Row], run: Mapping[str, Any], said: Mapping[str, Any], is_running: bool) -> Row:
     """All that Status says about the newest run."""
     facts = (said.get("progress") or {}) if is_running else {}
-    ended = _ended(rows, run)
+    ended = ended_rows(rows, run)
     ok = [row for row in ended if row["status"] == "ok"]
     kinds = Counter(row["error_kind"] for row in ended if row["status"] == "failed") + Counter(run.get("left", {}))
     num_ok, num_failed = len(ok) + run.get("num_done", 0), kinds.total()
@@ -122,11 +152,11 @@ def _run_facts(rows: list[Row], run: Mapping[str, Any], said: Mapping[str, Any],
         "windows_per_s": facts.get("windows_per_s"),
         "seconds_left": facts.get("seconds_left") if is_running else _seconds_for(rest, measured, run),
         "videos_per_hour": _per_hour(ok, run, said),
-        "gpu_s_per_video_s": _ratio(_gpu_s(measured), _video_s(measured)),
+        "gpu_s_per_video_s": _ratio(gpu_s(measured), video_s(measured)),
     }
 
 
-def _ended(rows: list[Row], run: Mapping[str, Any]) -> list[Row]:
+def ended_rows(rows: list[Row], run: Mapping[str, Any]) -> list[Row]:
     """The rows that came of a run, each once. Of one that does not say what was done before it, all of its manifest."""
     since = _time(run.get("started_at")) if "num_done" in run else LONG_AGO
     manifest, carried = run.get("manifest"), run.get("carried_over")
@@ -141,7 +171,7 @@ def _output_facts(rows: list[Row]) -> Row:
     """All that Status says about all runs together."""
     ok = [row for row in rows if row["status"] == "ok"]
     stage_s = {name: sum(row[f"{name}_s"] or 0.0 for row in rows) for name in STAGES}
-    return {"num_videos": len(ok), "video_s": _video_s(ok), "gpu_s": _gpu_s(rows), "stage_s": stage_s}
+    return {"num_videos": len(ok), "video_s": video_s(ok), "gpu_s": gpu_s(rows), "stage_s": stage_s}
 
 
 def _per_hour(ok: list[Row], run: Mapping[str, Any], said: Mapping[str, Any]) -> float | None:
@@ -156,15 +186,17 @@ def _per_hour(ok: list[Row], run: Mapping[str, Any], said: Mapping[str, Any]) ->
 
 def _seconds_for(num_rows: int, measured: list[Row], run: Mapping[str, Any]) -> float | None:
     """What so many rows would take on the generators that the run had, at what rows took so far."""
-    seconds = _ratio(_gpu_s(measured) * num_rows, len(measured) * (run.get("num_generators") or 1))
+    seconds = _ratio(gpu_s(measured) * num_rows, len(measured) * (run.get("num_generators") or 1))
     return seconds if num_rows else 0.0
 
 
-def _gpu_s(rows: list[Row]) -> float:
+def gpu_s(rows: list[Row]) -> float:
+    """Seconds on a generator that these rows took."""
     return sum(row["gpu_s"] or row["generate_s"] or 0.0 for row in rows)
 
 
-def _video_s(rows: list[Row]) -> float:
+def video_s(rows: list[Row]) -> float:
+    """Seconds of video in these rows."""
     return sum(row["num_frames"] or 0 for row in rows) / FPS
 
 
@@ -178,3 +210,8 @@ def _time(text: object) -> datetime:
         return time if time.tzinfo else time.replace(tzinfo=UTC)
     except ValueError:
         return LONG_AGO
+
+
+def utc(time: str | None) -> str:
+    """A time as `Status` has it, in words."""
+    return f"{time[:19]} UTC" if time else "at an unknown time"

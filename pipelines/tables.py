@@ -10,7 +10,7 @@ from rich.table import Table
 
 from pipelines import results
 from pipelines.stage import Row
-from pipelines.status import Status
+from pipelines.status import Status, utc
 from stableavatar.units import FPS
 
 if TYPE_CHECKING:  # whoever wants to know a status need not wait for torch to load
@@ -104,8 +104,8 @@ def status(status: Status) -> Table:
     """How far an output is: the newest run, its rows by state, what runs, speeds, and what lies there of all runs."""
     shown = Table("", "", show_header=False, box=None, pad_edge=False)
     if status.manifest:
-        shown.add_row("newest run", escape(f"{status.manifest}, {status.model}, started {_utc(status.started_at)}"))
-    shown.add_row("state", escape(_state(status)))
+        shown.add_row("newest run", escape(f"{status.manifest}, {status.model}, started {utc(status.started_at)}"))
+    shown.add_row("state", escape(status.state))
     shown.add_row("its rows", str(status.num_rows))
     for state in ("ok", "failed", "running", "waiting", "unfinished"):
         shown.add_row(state, f"{getattr(status, f'num_{state}')} rows")
@@ -123,16 +123,3 @@ def status(status: Status) -> Table:
     for name, seconds in status.stage_s.items():
         shown.add_row(name, f"{seconds:.1f} s")
     return shown
-
-
-def _state(status: Status) -> str:
-    where = f"on {status.host}, process {status.pid}; last sign of life {_utc(status.last_sign)}"
-    if status.is_running:
-        return f"running {where}"
-    if status.host:
-        return f"died {where}. The same command goes on from there"
-    return "ended with rows unfinished. The same command goes on from there" if status.num_unfinished else "finished"
-
-
-def _utc(time: str | None) -> str:
-    return f"{time[:19]} UTC" if time else "at an unknown time"
