@@ -28,6 +28,7 @@ from stableavatar.units import FPS
 
 SHOWN = [*COLUMNS, "id", "content_id", "video_name", "error", "stage", "spans", "separate_s", "width", "height"]
 SHOWN += ["attempts", "num_windows", "num_steps"]
+FIRST_CARDS = 12  # videos; the others are folded away
 MAX_SHEETS = 60
 MAX_SHEET_BYTES = 60_000
 MAX_SLOWEST = 10
@@ -212,8 +213,21 @@ def _template() -> Any:
     )
     own = (duration, clock, clock_and_day, period, bar_words, num_rows, shlex.quote)
     environment.filters |= {function.__name__: function for function in own}
-    limits = {"FIRST_REASONS": FIRST_REASONS, "MAX_REASONS": MAX_REASONS, "MAX_ROWS": MAX_ROWS, "MAX_LINKS": MAX_LINKS}
-    environment.globals |= {**limits, "WIDTH": WIDTH, "FPS": FPS, "REMEDIES": REMEDIES, "counted": counted, "utc": utc}
+    limits = {
+        "FIRST_CARDS": FIRST_CARDS,
+        "FIRST_REASONS": FIRST_REASONS,
+        "MAX_REASONS": MAX_REASONS,
+        "MAX_ROWS": MAX_ROWS,
+    }
+    environment.globals |= {
+        **limits,
+        "MAX_LINKS": MAX_LINKS,
+        "WIDTH": WIDTH,
+        "FPS": FPS,
+        "REMEDIES": REMEDIES,
+        "counted": counted,
+        "utc": utc,
+    }
     return environment.get_template("report.html")
 
 
