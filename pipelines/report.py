@@ -26,8 +26,8 @@ from pipelines.timeline import WIDTH, Bar, Timeline, busy_share, clock, timeline
 from stableavatar.errors import RowError
 from stableavatar.units import FPS
 
-SHOWN = [*COLUMNS, "id", "content_id", "video_name", "error", "stage", "spans", "separate_s", "width", "height"]
-SHOWN += ["attempts", "num_windows", "num_steps"]
+SHOWN = [*COLUMNS, "id", "content_id", "video_name", "error", "stage", "spans", "width", "height"]
+SHOWN += ["attempts", "num_windows"]
 FIRST_CARDS = 12  # videos; the others are folded away
 MAX_SHEETS = 60
 MAX_SHEET_BYTES = 60_000

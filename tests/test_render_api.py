@@ -151,6 +151,7 @@ def test_a_run_is_repeated_as_it_was(called: Called, tmp_path: Path) -> None:
     assert (called.manifest, called.output, called.preset.num_steps) == ("/in/night.csv", f"{tmp_path}", 3)
     assert called.options.bounds.max_gpu_hours == 1.0
     assert replace(called.options, bounds=first.bounds, retry=None, observers=first.observers) == first
+    assert [type(observer) for observer in called.options.observers] == [type(observer) for observer in first.observers]
     assert called.options.retry == {"storage"}
     carried = {"carried_over": "/out/carried-over/0123.jsonl"}
     results.write_run(f"{tmp_path}", manifest="m", model="tiny", num_rows=1, arguments=first.arguments, **carried)
@@ -230,6 +231,7 @@ def test_in_a_notebook_and_in_a_thread(
     assert second.rows[0] == replace(first.rows[0], was_before=True)
     assert sorted(second.table()["id"].to_pylist()) == ["missing", "one"]
     assert second.exit_code == 2
+    assert "1 of 2 videos are there; 1 failed" in Path(second.report).read_text()
 
 
 @pytest.mark.slow
