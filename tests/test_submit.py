@@ -1,0 +1,97 @@
+"""`ray job submit` to real clusters: what comes back, stopping and going on, a node that dies, authentication."""
+
+import json
+import re
+import shutil
+import socket
+import subprocess
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipelines import results, storage
+from tests.conftest import EXAMPLES
+from tests.nodes import ROOT, nodes, wait_for
+
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("ray_alone")]
+
+TOKEN = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0123456789abcdef" * 4}
+TINY = ("--model", "tiny")
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    """A checkout as people have it: with results, an environment, and a manifest of their own."""
+    for name in ("pipelines", "stableavatar", "manifests", "tests/golden"):
+        shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / ".gitignore", tmp_path)
+    for name in ("outputs/old.mp4", ".venv/bin/python", ".git/index"):
+        (tmp_path / name).parent.mkdir(parents=True)
+        (tmp_path / name).write_bytes(bytes(1000))
+    good = {"portrait": "manifests/examples/portrait_nasa.jpg", "audio": "manifests/examples/speech_es_short.flac"}
+    rows: list[dict[str, Any]] = [{**good, "end_s": 0.3, "num_steps": 2, "id": "here"}]
+    rows += [{**rows[0], "portrait": "/home/anna/face.png", "id": "elsewhere"}]
+    (tmp_path / "night.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    return tmp_path
+
+
+def test_a_job_brings_its_code_along_and_its_exit_code_back(checkout: Path, bucket: str) -> None:
+    with nodes(1, RAY_AUTH_MODE="disabled") as cluster:
+        assert subprocess.run([cluster.python, "-c", "import ray"], cwd="/").returncode == 0
+        assert subprocess.run([cluster.python, "-c", "import pipelines"], cwd="/").returncode == 1  # not of the image
+        job = cluster.submit("night", checkout, "render", "night.jsonl", "--output", f"{bucket}/out", *TINY)
+        out, _ = job.communicate(timeout=200)
+        assert "2 rows: 1 ok, 1 failed" in out
+        assert f"/home/anna/face.png does not exist on {socket.gethostname()}" in out
+        assert job.returncode == 1 and cluster.exit_code("night") == 2, out
+        status, _ = cluster.job("status", "night").communicate(timeout=60)
+        assert "failed with exit code 2" in status
+        (uploaded,) = Path(cluster.folder, "session_latest/runtime_resources/working_dir_files").glob("*/")
+    found = {row["id"]: row for row in results.read_results(f"{bucket}/out").to_pylist()}
+    assert {id: row["error_kind"] for id, row in found.items()} == {"here": "", "elsewhere": "bad_input"}
+    assert {path.name for path in uploaded.iterdir()} >= {"pipelines", "stableavatar", "manifests", "night.jsonl"}
+    assert not {path.name for path in uploaded.iterdir()} & {"outputs", ".venv", ".git", "tests"}
+
+
+def test_a_job_drains_when_it_is_stopped_and_the_next_outlives_a_node(bucket: str) -> None:
+    with nodes(2, **TOKEN) as cluster:
+        output = f"{bucket}/out"
+        command = ("render", write_manifest(bucket), "--output", output, *TINY)
+        refused = cluster.submit("stranger", ROOT, *command, RAY_AUTH_TOKEN="f" * 64)
+        assert "403" in refused.communicate(timeout=60)[0] and refused.returncode == 1
+
+        first = cluster.submit("first", ROOT, *command)
+        wait_for(lambda: cluster.works(0) and cluster.works(1))
+        out, _ = cluster.job("stop", "first").communicate(timeout=200)
+        assert "Job 'first' was stopped" in out
+        out, _ = first.communicate(timeout=60)
+        assert first.returncode == 0  # of the client: to be stopped is no failure
+        (num_left,) = map(int, re.findall(r"SIGTERM was received: (\d+) rows are unfinished", out))
+        left = [json.loads(line)["id"] for line in storage.read(f"{output}/carry-over.jsonl").splitlines()]
+        assert num_left == len(set(left)) >= 2
+        assert storage.folders_in(f"{output}/checkpoints") and not storage.folders_in(f"{output}/lease")
+
+        second = cluster.submit("second", ROOT, *command)
+        wait_for(lambda: cluster.works(1))
+        cluster.kill(1)
+        out, _ = second.communicate(timeout=300)
+        assert second.returncode == 0 and cluster.exit_code("second") == 0, out
+        assert re.search(r"\d/6 rows done", out) or re.search(r"\d/\d rows done", out)
+        assert f"{num_left} ok, 0 failed, {6 - num_left} already done" in out
+    table = results.read_results(output).to_pylist()
+    assert Counter(row["id"] for row in table) == Counter(f"row {number}" for number in range(6))
+    videos = [storage.join(output, f"videos/{name}") for name in storage.names_in(f"{output}/videos")]
+    assert sorted(row["video"] for row in table) == sorted(videos)
+    assert storage.folders_in(f"{output}/checkpoints") == []
+
+
+def write_manifest(bucket: str) -> str:
+    """Six rows that take long enough to be disturbed."""
+    for name in ("portrait_nasa.jpg", "speech_es_short.flac"):
+        storage.publish(f"{EXAMPLES}/{name}", f"{bucket}/in/{name}")
+    row = {"portrait": "portrait_nasa.jpg", "audio": "speech_es_short.flac", "end_s": 0.5, "num_steps": 60}
+    rows = ({**row, "id": f"row {number}", "seed": number} for number in range(6))
+    storage.write("\n".join(map(json.dumps, rows)).encode(), f"{bucket}/in/night.jsonl")
+    return f"{bucket}/in/night.jsonl"
