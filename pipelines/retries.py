@@ -2,6 +2,7 @@
 
 import errno
 import logging
+import socket
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -163,6 +164,11 @@ def _explain(uri: str, error: Exception) -> tuple[type[BadInput] | type[StorageE
     if isinstance(error, PermissionError) or statuses & {401, 403}:
         return StorageError, f"no permission for {uri} ({error}). Check the credentials and their rights."
     if isinstance(error, FileNotFoundError | NotADirectoryError) or 404 in statuses:
+        if "://" not in uri:
+            return BadInput, (
+                f"{uri} does not exist on {socket.gethostname()}. Check the name. "
+                "What several machines need belongs in a store that all of them reach."
+            )
         return BadInput, f"{uri} does not exist. Check the name, and the bucket if it has one."
     if isinstance(error, OSError) and error.errno in NO_SPACE:
         return StorageError, f"no space left for {uri} ({error}). Make room there, and run again."

@@ -1,4 +1,5 @@
 import errno
+import socket
 import ssl
 from collections.abc import Callable
 
@@ -90,6 +91,13 @@ def test_what_will_not_pass_is_told_at_once(error: Exception, kind: type[Excepti
         retries.steadily("s3://b/a", action)
     assert len(calls) == 1
     assert type(raised.value) is kind
+
+
+def test_a_missing_local_file_is_missing_on_one_machine() -> None:
+    with pytest.raises(BadInput, match=f"^/home/a.png does not exist on {socket.gethostname()}. .*store"):
+        retries.steadily("/home/a.png", failing(FileNotFoundError(), 1)[1])
+    with pytest.raises(BadInput, match=r"^s3://b/a.png does not exist\. Check the name, and the bucket"):
+        retries.steadily("s3://b/a.png", failing(FileNotFoundError(), 1)[1])
 
 
 def test_an_error_of_ours_passes_untouched() -> None:
