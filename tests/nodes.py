@@ -82,7 +82,7 @@ class Nodes:
 
 @contextmanager
 def nodes(num_nodes: int, **environment: str) -> Iterator[Nodes]:
-    """A cluster of so many nodes of two CPUs. What they know of S3 and of authentication stands in their environment."""
+    """A cluster of so many nodes of two CPUs, which know what the environment says of S3 and of authentication."""
     gcs, dashboard = free_port(), free_port()
     # Sockets have short names, so Ray's folder is not pytest's.
     with tempfile.TemporaryDirectory(prefix="ray", dir="/tmp", ignore_cleanup_errors=True) as folder:
@@ -101,7 +101,7 @@ def nodes(num_nodes: int, **environment: str) -> Iterator[Nodes]:
             for number in range(num_nodes):
                 words = head if number == 0 else (f"--address=127.0.0.1:{gcs}",)
                 cluster.nodes.append(start_node(cluster, *words))
-                wait_for(lambda: cluster.num_alive() == len(cluster.nodes))  # noqa: B023
+                wait_for(lambda: cluster.num_alive() == len(cluster.nodes))
             yield cluster
         finally:
             for number, node in enumerate(cluster.nodes):

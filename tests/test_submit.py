@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
+from ray.runtime_env import RuntimeEnv
 
 from pipelines import results, storage
 from tests.conftest import EXAMPLES
 from tests.nodes import ROOT, nodes, wait_for
-
-pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("ray_alone")]
 
 TOKEN = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0123456789abcdef" * 4}
 TINY = ("--model", "tiny")
@@ -37,6 +37,8 @@ def checkout(tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.mark.slow
+@pytest.mark.usefixtures("ray_alone")
 def test_a_job_brings_its_code_along_and_its_exit_code_back(checkout: Path, bucket: str) -> None:
     with nodes(1, RAY_AUTH_MODE="disabled") as cluster:
         assert subprocess.run([cluster.python, "-c", "import ray"], cwd="/").returncode == 0
@@ -55,6 +57,8 @@ def test_a_job_brings_its_code_along_and_its_exit_code_back(checkout: Path, buck
     assert not {path.name for path in uploaded.iterdir()} & {"outputs", ".venv", ".git", "tests"}
 
 
+@pytest.mark.slow
+@pytest.mark.usefixtures("ray_alone")
 def test_a_job_drains_when_it_is_stopped_and_the_next_outlives_a_node(bucket: str) -> None:
     with nodes(2, **TOKEN) as cluster:
         output = f"{bucket}/out"
@@ -85,6 +89,13 @@ def test_a_job_drains_when_it_is_stopped_and_the_next_outlives_a_node(bucket: st
     videos = [storage.join(output, f"videos/{name}") for name in storage.names_in(f"{output}/videos")]
     assert sorted(row["video"] for row in table) == sorted(videos)
     assert storage.folders_in(f"{output}/checkpoints") == []
+
+
+def test_both_parts_of_the_runtime_environment_are_understood() -> None:
+    text = (ROOT / "cluster/runtime-env.yaml").read_text()
+    mine, packages = text[: text.index("# For nodes")], text[text.index("# uv:") :]
+    assert set(RuntimeEnv(**yaml.safe_load(mine))) == {"excludes", "env_vars"}
+    assert set(RuntimeEnv(**yaml.safe_load(re.sub("^# ", "", packages, flags=re.MULTILINE)))) == {"uv"}
 
 
 def write_manifest(bucket: str) -> str:
