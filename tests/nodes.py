@@ -23,7 +23,7 @@ from tests.conftest import EXAMPLES
 
 ROOT = EXAMPLES.parents[1]
 RAY = ("-m", "ray.scripts.scripts")
-PATIENCE_S = 120.0
+PATIENCE_S = 200.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +47,11 @@ class Nodes:
         runtime_env = f"{ROOT}/cluster/runtime-env.yaml"
         options = ("--submission-id", id, "--working-dir", str(working_dir), "--runtime-env", runtime_env)
         return self.job("submit", *options, "--", "python", "-m", "pipelines.cli", *words, **environment)
+
+    def imports(self, name: str) -> bool:
+        """Whether the nodes have this package, without what a job brings."""
+        command = [self.python, "-c", f"import {name}"]
+        return subprocess.run(command, env=self.environment, cwd="/", stderr=subprocess.DEVNULL).returncode == 0
 
     def exit_code(self, id: str) -> int | None:
         """Of the command that a job ran, as its driver gave it."""

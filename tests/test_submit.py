@@ -4,7 +4,6 @@ import json
 import re
 import shutil
 import socket
-import subprocess
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -41,8 +40,7 @@ def checkout(tmp_path: Path) -> Path:
 @pytest.mark.usefixtures("ray_alone")
 def test_a_job_brings_its_code_along_and_its_exit_code_back(checkout: Path, bucket: str) -> None:
     with nodes(1, RAY_AUTH_MODE="disabled") as cluster:
-        assert subprocess.run([cluster.python, "-c", "import ray"], cwd="/").returncode == 0
-        assert subprocess.run([cluster.python, "-c", "import pipelines"], cwd="/").returncode == 1  # not of the image
+        assert cluster.imports("ray") and not cluster.imports("pipelines")
         job = cluster.submit("night", checkout, "render", "night.jsonl", "--output", f"{bucket}/out", *TINY)
         out, _ = job.communicate(timeout=200)
         assert "2 rows: 1 ok, 1 failed" in out
@@ -64,7 +62,7 @@ def test_a_job_drains_when_it_is_stopped_and_the_next_outlives_a_node(bucket: st
         output = f"{bucket}/out"
         command = ("render", write_manifest(bucket), "--output", output, *TINY)
         refused = cluster.submit("stranger", ROOT, *command, RAY_AUTH_TOKEN="f" * 64)
-        assert "403" in refused.communicate(timeout=60)[0] and refused.returncode == 1
+        assert "Invalid authentication token" in refused.communicate(timeout=60)[0] and refused.returncode == 1
 
         first = cluster.submit("first", ROOT, *command)
         wait_for(lambda: cluster.works(0) and cluster.works(1))
@@ -82,7 +80,7 @@ def test_a_job_drains_when_it_is_stopped_and_the_next_outlives_a_node(bucket: st
         cluster.kill(1)
         out, _ = second.communicate(timeout=300)
         assert second.returncode == 0 and cluster.exit_code("second") == 0, out
-        assert re.search(r"\d/6 rows done", out) or re.search(r"\d/\d rows done", out)
+        assert re.search(rf"\d/{num_left} rows done", out)
         assert f"{num_left} ok, 0 failed, {6 - num_left} already done" in out
     table = results.read_results(output).to_pylist()
     assert Counter(row["id"] for row in table) == Counter(f"row {number}" for number in range(6))
