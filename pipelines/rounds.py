@@ -58,8 +58,11 @@ def rounds(
             yield row
             if row["error_kind"] in (PASSING + DOUBTFUL if number == 0 else PASSING):
                 again[place(row)] = row
-        if not watch.reason:
-            yield from map(write, plan.lost(todo, returned, ""))
+        lost = [] if watch.reason else plan.lost(todo, returned, "")
+        if number == 0:  # a node that dies takes along rows that only waited there
+            again |= {place(row): row for row in lost}
+        else:
+            yield from map(write, lost)
         # A row that came here as failed would only pass through again.
         todo = [
             _next_attempt(row, again[place(row)]) for row in todo if place(row) in again and row["status"] == "ready"

@@ -53,8 +53,8 @@ def run(store: Store, monkeypatch: pytest.MonkeyPatch, numbers: tuple[int, ...] 
 def test_only_what_may_pass_is_tried_again_and_its_attempts_count_on(monkeypatch: pytest.MonkeyPatch) -> None:
     store = Store(num_failures=1)
     came = [(row["row_number"], row["status"], row["gpu_s"]) for row in run(store, monkeypatch)]
-    assert came == [(1, "ok", 0.0), (2, "failed", 5.0), (3, "failed", 0.0), (4, "failed", 0.0), (2, "ok", 5.0)]
-    assert store.seen == [[(1, 1), (2, 1), (3, 1), (4, 1)], [(2, 2)]]
+    assert came == [(1, "ok", 0.0), (2, "failed", 5.0), (3, "failed", 0.0), (2, "ok", 5.0), (4, "failed", 0.0)]
+    assert store.seen == [[(1, 1), (2, 1), (3, 1), (4, 1)], [(2, 2), (4, 4)]]
 
 
 def test_it_is_not_tried_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -68,9 +68,13 @@ def test_a_row_that_killed_its_processes_is_tried_once_more_after_the_others(mon
     assert [row["status"] for row in run(store, monkeypatch, (1, 2))] == ["ok", "unfinished", "failed"]
 
 
-def test_a_row_that_never_came_back_is_written_down_here(monkeypatch: pytest.MonkeyPatch) -> None:
-    (lost,) = run(Store(0), monkeypatch, (4,))
+def test_a_row_that_never_came_back_is_tried_once_more_and_then_written_down_here(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    store = Store(0)
+    (lost,) = run(store, monkeypatch, (4,))
     assert (lost["error_kind"], lost["written"]) == ("quarantined", True)
+    assert len(store.seen) == 2
 
 
 def test_a_run_that_is_to_stop_tries_nothing_again_and_takes_nothing_for_lost(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -42,17 +42,18 @@ def test_a_job_brings_its_code_along_and_its_exit_code_back(checkout: Path, buck
     with nodes(1, RAY_AUTH_MODE="disabled") as cluster:
         assert cluster.imports("ray") and not cluster.imports("pipelines")
         job = cluster.submit("night", checkout, "render", "night.jsonl", "--output", f"{bucket}/out", *TINY)
+        wait_for(lambda: any(found["status"] == "RUNNING" for found in cluster.ask("api/jobs/")))
+        (folder,) = Path(cluster.folder, "session_latest/runtime_resources/working_dir_files").glob("*/")
+        uploaded = {path.name for path in folder.iterdir()}
         out, _ = job.communicate(timeout=200)
         assert "2 rows: 1 ok, 1 failed" in out
         assert f"/home/anna/face.png does not exist on {socket.gethostname()}" in out
         assert job.returncode == 1 and cluster.exit_code("night") == 2, out
         status, _ = cluster.job("status", "night").communicate(timeout=60)
         assert "failed with exit code 2" in status
-        (uploaded,) = Path(cluster.folder, "session_latest/runtime_resources/working_dir_files").glob("*/")
     found = {row["id"]: row for row in results.read_results(f"{bucket}/out").to_pylist()}
     assert {id: row["error_kind"] for id, row in found.items()} == {"here": "", "elsewhere": "bad_input"}
-    assert {path.name for path in uploaded.iterdir()} >= {"pipelines", "stableavatar", "manifests", "night.jsonl"}
-    assert not {path.name for path in uploaded.iterdir()} & {"outputs", ".venv", ".git", "tests"}
+    assert uploaded == {"pipelines", "stableavatar", "manifests", "night.jsonl", ".gitignore"}
 
 
 @pytest.mark.slow
@@ -81,9 +82,9 @@ def test_a_job_drains_when_it_is_stopped_and_the_next_outlives_a_node(bucket: st
         out, _ = second.communicate(timeout=300)
         assert second.returncode == 0 and cluster.exit_code("second") == 0, out
         assert re.search(rf"\d/{num_left} rows done", out)
-        assert f"{num_left} ok, 0 failed, {6 - num_left} already done" in out
+        assert f"{num_left} ok, 0 failed, {4 - num_left} already done" in out
     table = results.read_results(output).to_pylist()
-    assert Counter(row["id"] for row in table) == Counter(f"row {number}" for number in range(6))
+    assert Counter(row["id"] for row in table) == Counter(f"row {number}" for number in range(4))
     videos = [storage.join(output, f"videos/{name}") for name in storage.names_in(f"{output}/videos")]
     assert sorted(row["video"] for row in table) == sorted(videos)
     assert storage.folders_in(f"{output}/checkpoints") == []
@@ -97,10 +98,10 @@ def test_both_parts_of_the_runtime_environment_are_understood() -> None:
 
 
 def write_manifest(bucket: str) -> str:
-    """Six rows that take long enough to be disturbed."""
+    """Four rows that take long enough to be disturbed."""
     for name in ("portrait_nasa.jpg", "speech_es_short.flac"):
         storage.publish(f"{EXAMPLES}/{name}", f"{bucket}/in/{name}")
-    row = {"portrait": "portrait_nasa.jpg", "audio": "speech_es_short.flac", "end_s": 0.5, "num_steps": 60}
-    rows = ({**row, "id": f"row {number}", "seed": number} for number in range(6))
+    row = {"portrait": "portrait_nasa.jpg", "audio": "speech_es_short.flac", "end_s": 0.5, "num_steps": 50}
+    rows = ({**row, "id": f"row {number}", "seed": number} for number in range(4))
     storage.write("\n".join(map(json.dumps, rows)).encode(), f"{bucket}/in/night.jsonl")
     return f"{bucket}/in/night.jsonl"
