@@ -100,11 +100,11 @@ def nodes(num_nodes: int, **environment: str) -> Iterator[Nodes]:
             folder=f"{folder}/ray",
             environment=inherited | path | environment,
         )
-        head = ("--head", f"--port={gcs}", f"--dashboard-port={dashboard}", f"--temp-dir={folder}/ray")
-        head += (f"--ray-client-server-port={free_port()}",)
+        head = ["--head", f"--port={gcs}", f"--dashboard-port={dashboard}", f"--temp-dir={folder}/ray"]
+        head += [f"--ray-client-server-port={free_port()}"]
         try:
             for number in range(num_nodes):
-                words = head if number == 0 else (f"--address=127.0.0.1:{gcs}",)
+                words = head if number == 0 else [f"--address=127.0.0.1:{gcs}"]
                 cluster.nodes.append(start_node(cluster, *words))
                 wait_for(lambda: cluster.num_alive() == len(cluster.nodes))
             yield cluster
