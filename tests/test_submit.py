@@ -82,7 +82,7 @@ def test_a_job_drains_when_it_is_stopped_and_the_next_outlives_a_node(bucket: st
         out, _ = second.communicate(timeout=300)
         assert second.returncode == 0 and cluster.exit_code("second") == 0, out
         assert re.search(rf"\d/{num_left} rows done", out)
-        assert f"{num_left} ok, 0 failed, {4 - num_left} already done" in out
+        assert f": {num_left} ok, 0 failed" in out
     table = results.read_results(output).to_pylist()
     assert Counter(row["id"] for row in table) == Counter(f"row {number}" for number in range(4))
     videos = [storage.join(output, f"videos/{name}") for name in storage.names_in(f"{output}/videos")]
