@@ -61,6 +61,7 @@ def render(
     stop_by: datetime | str | None = None,
     max_gpu_hours: float | None = None,
     save_every_s: float = EVERY_S,
+    generators: int | None = None,
     webhooks: Sequence[str] = (),
     observers: Sequence[Observer] = (),
     console: "Console | None" = None,
@@ -88,6 +89,7 @@ def render(
         stop_by: end in order at this time, local unless it says its zone; `06:30` is the next one that comes.
         max_gpu_hours: end in order when all generators together have run so long.
         save_every_s: save videos that are being made this often, so that a kill costs no more.
+        generators: so many; see pipelines.sizes for how many there are without it.
         webhooks: addresses that hear of each finished row, and of the end; see pipelines.webhooks.
         observers: who else hears of the run.
         console: where to show how far it is. Nothing is printed without; progress goes to the log of `pipelines`.
@@ -107,6 +109,7 @@ def render(
     preset = chosen_preset(model, **look)
     words: dict[str, Any] = {"separator": read("separator", node_file, separator)}
     words |= {"limit": read("limit", positive, limit), "save_every_s": read("save_every_s", amount, save_every_s)}
+    words |= {"generators": read("generators", positive, generators)}
     words |= {"limits": replace(limits, inputs=tuple(map(storage.absolute, limits.inputs)))}
     options = Options(
         **words,
@@ -130,6 +133,7 @@ def retry(
     stop_by: datetime | str | None = None,
     max_gpu_hours: float | None = None,
     save_every_s: float | None = None,
+    generators: int | None = None,
     webhooks: Sequence[str] = (),
     observers: Sequence[Observer] = (),
     console: "Console | None" = None,
@@ -142,6 +146,7 @@ def retry(
         stop_by: as in `render`, as are all the others; what is not given is as it was.
         max_gpu_hours: for this run.
         save_every_s: for this run.
+        generators: for this run.
         webhooks: for this run.
         observers: who else hears of the run.
         console: where to show how far it is.
@@ -158,7 +163,8 @@ def retry(
         )
     if HIDDEN in json.dumps(run):
         raise BadInput(f"the run on {output} was given credentials, which are not kept. Give its command again.")
-    again = repeated(run["arguments"]) | ({"save_every_s": save_every_s} if save_every_s is not None else {})
+    own = {"save_every_s": save_every_s, "generators": generators}
+    again = repeated(run["arguments"]) | {name: value for name, value in own.items() if value is not None}
     again |= {"carry_over": run.get("carried_over") or False}
     until: dict[str, Any] = {"stop_by": stop_by, "max_gpu_hours": max_gpu_hours}
     hearers: dict[str, Any] = {"webhooks": webhooks, "observers": observers, "console": console}

@@ -315,6 +315,10 @@ def until_options() -> Parser:
         "--max-gpu-hours", type=amount, metavar="N", help="end in order when all generators together have run so long"
     )
     options.add_argument(
+        "--generators", type=positive, metavar="N",
+        help="so many: they share GPUs, or the cluster brings more; without: one or two for each GPU that is there",
+    )  # fmt: skip
+    options.add_argument(
         "--save-every-s", type=amount, metavar="N",
         help=f"save videos that are being made this often, so that a kill costs no more ({EVERY_S:g})",
     )  # fmt: skip

@@ -53,6 +53,14 @@ class Estimate:
 
         return sorted(rows, key=key)
 
+    def by_priority(self, rows: Iterable[Row]) -> dict[int, list[float]]:
+        """What the rows of each priority will take, in one unit. Failed rows count for nothing."""
+        found: dict[int, list[float]] = defaultdict(list)
+        for row in rows:
+            if row["status"] != "failed":
+                found[row["priority"] or 0].append(self.seconds(row))
+        return dict(found)
+
 
 def work(row: Mapping[str, Any]) -> float:
     """Windows x steps x size of a window."""

@@ -156,6 +156,15 @@ class Generate(Stage):
                 yield self.avatar.read_lora(path), lora["weight"]
 
 
+def load_in_part(
+    load_avatar: Callable[[Preset, str], Generator], part: float, preset: Preset, device: str
+) -> Generator:
+    """What `load_avatar(preset, device)` gives, in `part` of the GPU's memory: another generator has the rest."""
+    if device == "cuda" and 0 < part < 1:
+        torch.cuda.set_per_process_memory_fraction(part)
+    return load_avatar(preset, device)
+
+
 def to_request(
     row: Row, folder: str, loras: tuple[tuple[Lora, float], ...] = (), correction: Correction | None = None
 ) -> VideoRequest:

@@ -3,7 +3,8 @@
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import ray
@@ -16,7 +17,7 @@ from pipelines.checkpoint import EVERY_S
 from pipelines.display import Display
 from pipelines.encode_text import Encoder, EncodeText
 from pipelines.estimate import Estimate
-from pipelines.generate import Generate, Generator
+from pipelines.generate import Generate, Generator, load_in_part
 from pipelines.lease import Lease
 from pipelines.measure import Measure
 from pipelines.observers import Observer, Observers
@@ -27,17 +28,27 @@ from pipelines.queues import Queues
 from pipelines.results import WriteResult
 from pipelines.rounds import check_rounds, rounds
 from pipelines.separate import Separate, wants_vocals
+from pipelines.sizes import LIGHT, Sizes, Work, choose_sizes, fitting, grown, loads_of
 from pipelines.stage import Place, Row, place
 from pipelines.watch import Bounds, Watch
-from pipelines.workers import Capacity, Pool, cluster, read_files, require_room, stop_flows
+from pipelines.workers import (
+    Capacity,
+    Pool,
+    cluster,
+    read_capacity,
+    read_files,
+    require_room,
+    smallest_gpu_bytes,
+    stop_flows,
+)
 from stableavatar.audio.separator import find_separator
-from stableavatar.avatar import Avatar
+from stableavatar.avatar import Avatar, device_bytes
 from stableavatar.limits import Limits
 from stableavatar.model.conditions import TextEncoder
+from stableavatar.model.memory import RESIDENT
 from stableavatar.model.weights import weights_hash
 from stableavatar.presets import Preset
 
-LIGHT = 0.2  # logical CPUs of a stage beside the generator: five of them and one generator fit on two cores
 NOWHERE = Console(quiet=True, force_terminal=False)
 COMPACT_EVERY = 500  # rows: to list and read many small files takes its time
 GENERATE_ATTEMPTS = 20  # of Ray. How often a row may kill its generator is counted more exactly, in its checkpoint
@@ -54,6 +65,7 @@ class Options:
     limits: Limits = field(default_factory=Limits)
     separator: str | None = None  # file of the vocal separator; None: the one in the model's folder
     save_every_s: float = EVERY_S
+    generators: int | None = None  # None: as many as the cluster has room for
     arguments: dict[str, Any] = field(default_factory=dict)  # noted with the run: `retry` starts it with them again
     observers: tuple[Observer, ...] = ()
 
@@ -103,18 +115,21 @@ def run(
         progress: Any = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(Progress).remote()
         generate = (output, lease.holder, options.save_every_s, Reporter(progress))
         write = (output, carried_schema({"carried": plan.unpack(row)} for row in rows))
-        pools = render_pools(preset, loaders, options, generate, write, capacity, wants_vocals(todo))
+        estimate = Estimate(before.to_pylist())
+        work = Work(lengths=estimate.by_priority(todo), loads=loads_of(before.to_pylist()))
+        capacity = grown_capacity(preset, options)
+        sizes = choose_sizes(capacity, work, options.generators)
+        pools = render_pools(preset, loaders, options, generate, write, sizes, wants_vocals(todo))
         require_room(pools, capacity)
         facts: dict[str, Any] = {
             **{"manifest": storage.absolute(manifest), "model": preset.name, "arguments": options.arguments},
             **{"num_rows": len(rows), "num_done": len(done), "left": Counter(row["error_kind"] for row in left)},
-            **{"num_generators": num_generators(capacity), "carried_over": carried},
+            **{"num_generators": sizes.generators, "carried_over": carried},
         }
         noted = results.write_run(output, **facts)
-        estimate = Estimate(before.to_pylist())
         with Display(todo, estimate, lambda: snapshot(progress), console or NOWHERE) as display:
             observers.begin({"output": output, **noted})
-            watch.begin(progress, num_generators(capacity), lambda: tell(display.facts(), lease, observers))
+            watch.begin(progress, sizes.num_devices, lambda: tell(display.facts(), lease, observers))
             flowing = rounds(todo, pools, estimate, watch, progress, WriteResult(*write))
             heard = Observers([display, observers])
             finished = gather(flowing, heard, lambda: results.try_to_compact(output, lease.check))
@@ -166,13 +181,21 @@ def check_pools(preset: Preset, output: str, options: Options, capacity: Capacit
     return [Pool(stage=check, size=max(1, capacity.num_cpus // 2), num_cpus=1)]
 
 
+def grown_capacity(preset: Preset, options: Options) -> Capacity:
+    """What the cluster has by now, and what it is to have for this run."""
+    capacity = read_capacity()
+    if capacity.gpus_there and preset.memory in ("auto", *RESIDENT):  # other modes need the host's memory
+        capacity = replace(capacity, on_a_gpu=fitting(smallest_gpu_bytes(), device_bytes(preset)))
+    return grown(capacity, options.generators)
+
+
 def render_pools(
     preset: Preset,
     loaders: Loaders,
     options: Options,
     generate: tuple[Any, ...],
     write: tuple[Any, ...],
-    capacity: Capacity,
+    sizes: Sizes,
     separate: bool = False,
 ) -> list[Pool]:
     """The stages that make a video, in their order.
@@ -180,32 +203,26 @@ def render_pools(
     `generate`: what the generators take beside preset and loader; `write`: what WriteResult takes; `separate`: whether
     some row wants its vocals separated.
     """
-    helpers = max(1, min(capacity.num_cpus // 4, num_generators(capacity)))  # of each kind, for all generators
-    encoder_cpus = max(LIGHT, capacity.num_cpus // 8)  # Ray gives an actor as many threads
     separators = Pool(
         stage=Separate,
         args=(find_separator(preset, options.separator), options.limits),
-        size=helpers,
-        num_cpus=max(LIGHT, encoder_cpus / helpers),
+        size=sizes.separate,
+        least=1,
+        num_cpus=sizes.separator_cpus,
     )
     return [
-        Pool(stage=Prepare, args=(options.limits,), size=helpers, num_cpus=LIGHT),
+        Pool(stage=Prepare, args=(options.limits,), size=sizes.prepare, least=1, num_cpus=sizes.helper_cpus),
         *([separators] if separate else []),
-        Pool(stage=EncodeText, args=(preset, loaders.encoder), num_cpus=encoder_cpus),
+        Pool(stage=EncodeText, args=(preset, loaders.encoder), size=sizes.encoders, num_cpus=sizes.encoder_cpus),
         Pool(
             stage=Generate,
-            args=(preset, loaders.avatar, *generate),
-            size=num_generators(capacity),
-            num_cpus=1,
-            num_gpus=1 if capacity.num_gpus else 0,
-            queue=1,  # a row that waits behind a long one, while another generator is free, would come last
+            args=(preset, partial(load_in_part, loaders.avatar, sizes.generator_gpus), *generate),
+            size=sizes.generators,
+            num_cpus=sizes.generator_cpus,
+            num_gpus=sizes.generator_gpus,
+            queue=sizes.queue,
             attempts=GENERATE_ATTEMPTS,
         ),
-        Pool(stage=Measure, size=helpers, num_cpus=LIGHT),
+        Pool(stage=Measure, size=sizes.measure, least=1, num_cpus=sizes.helper_cpus),
         Pool(stage=WriteResult, args=write, num_cpus=LIGHT),
     ]
-
-
-def num_generators(capacity: Capacity) -> int:
-    """One for each GPU; without GPUs, on half of the CPUs."""
-    return capacity.num_gpus or max(1, capacity.num_cpus // 2)

@@ -46,7 +46,7 @@ class Watch:
         self.reason = ""
         self._signal = ""
         self._progress: Any = None
-        self._num_generators = 0
+        self._num_devices = 0.0
         self._started = 0.0
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
@@ -66,13 +66,13 @@ class Watch:
         if self._is_main:
             signal.signal(signal.SIGTERM, self._before)
 
-    def begin(self, progress: Any, num_generators: int, on_tick: Callable[[], None]) -> None:
+    def begin(self, progress: Any, num_devices: float, on_tick: Callable[[], None]) -> None:
         """The generators start now.
 
-        `progress`: the handle of the Progress actor, which passes the word on. `on_tick` is called about twice a second
-        from now on; what it raises is only logged.
+        `progress`: the handle of the Progress actor, which passes the word on. `num_devices`: GPUs whose hours count.
+        `on_tick` is called about twice a second from now on; what it raises is only logged.
         """
-        self._started, self._num_generators, self._progress = time.monotonic(), num_generators, progress
+        self._started, self._num_devices, self._progress = time.monotonic(), num_devices, progress
         self._on_tick = on_tick
 
     def until_drained(self, rows: Iterable[Row], begun: Callable[[], Iterable[Place]] = frozenset) -> Iterator[Row]:
@@ -116,7 +116,7 @@ class Watch:
             self._progress.stop.remote()  # again each time: it may have been started anew
 
     def _why(self) -> str:
-        hours = self._num_generators * (time.monotonic() - self._started) / 3600
+        hours = self._num_devices * (time.monotonic() - self._started) / 3600
         if self.bounds.stop_by and datetime.now(self.bounds.stop_by.tzinfo) >= self.bounds.stop_by:
             return f"it is {self.bounds.stop_by:%Y-%m-%d %H:%M}"
         if self.bounds.max_gpu_hours is not None and hours >= self.bounds.max_gpu_hours:

@@ -11,9 +11,12 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import ray
+from ray._private.state import state
 from ray.data import ActorPoolStrategy, DataContext, Dataset, TaskPoolStrategy
 from ray.data._internal.execution.execution_callback import ExecutionCallback
+from ray.exceptions import GetTimeoutError, RayError
 from ray.util.annotations import RayDeprecationWarning
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from pipelines import storage
 from pipelines.logs import is_json, worker_logging
@@ -22,6 +25,7 @@ from pipelines.relay import relay
 from pipelines.stage import Row
 
 ROW_ATTEMPTS = 3  # a row that kills its worker this often is given up
+ANSWER_S = 60.0  # a node that has not said by then how large its GPUs are is not waited for
 WORKER_RESTARTS = 100  # of one actor; bounded, so that a worker that always dies ends the run
 
 
@@ -32,6 +36,7 @@ class Pool:
     stage: Callable[..., Any]
     args: tuple[Any, ...] = ()
     size: int = 1
+    least: int | None = None  # actors at any time; the others come when rows wait for them. None: always `size`
     num_cpus: float
     num_gpus: float = 0
     queue: int = 2  # rows sent to an actor: the one it works on, and those that wait there
@@ -40,10 +45,14 @@ class Pool:
 
 @dataclass(frozen=True, kw_only=True)
 class Capacity:
-    """What the cluster has."""
+    """What the cluster has; of a cluster that tells it, with the nodes that it may still add."""
 
     num_cpus: int
     num_gpus: int
+    gpus_there: int = 0  # of `num_gpus`
+    on_a_gpu: int = 1  # generators that fit on each of those
+    node_cpus: int = 1  # of the largest node
+    is_local: bool = True  # started for this run, or by this program: it will not grow
 
 
 class ClusterError(Exception):
@@ -72,7 +81,7 @@ def stop_flows() -> None:
 
 def require_room(pools: list[Pool], capacity: Capacity) -> None:
     """Raises ClusterError if the pools do not fit side by side: the last of them would wait for ever."""
-    needed = round(sum(pool.size * pool.num_cpus for pool in pools), 4)  # as exactly as Ray counts
+    needed = round(sum((pool.least or pool.size) * pool.num_cpus for pool in pools), 4)  # as exactly as Ray counts
     if needed > capacity.num_cpus:
         raise ClusterError(f"the cluster has {capacity.num_cpus} CPUs, and this run needs {needed:g}. Add a node.")
 
@@ -90,12 +99,42 @@ def cluster(num_cpus: int = 2, *, log_to_driver: bool = True) -> Iterator[Capaci
     Stopper.is_asked.clear()
     _set_context(DataContext.get_current())
     try:
-        resources = ray.cluster_resources()
-        yield Capacity(num_cpus=int(resources.get("CPU", 1)), num_gpus=int(resources.get("GPU", 0)))
+        yield read_capacity()
     finally:
         gc.collect()  # as in `flow`, which an error may have left
         if mine:
             ray.shutdown()
+
+
+def read_capacity() -> Capacity:
+    """What the cluster has now. Few clusters tell Ray what their autoscaler may add; of those, with that."""
+    there, to_come = ray.cluster_resources(), state.get_max_resources_from_cluster_config() or {}
+    return Capacity(
+        num_cpus=int(max(there.get("CPU", 0), to_come.get("CPU", 0))),
+        num_gpus=int(max(there.get("GPU", 0), to_come.get("GPU", 0))),
+        gpus_there=int(there.get("GPU", 0)),
+        node_cpus=int(max(node["Resources"].get("CPU", 0) for node in ray.nodes())),
+        is_local="RAY_ADDRESS" not in os.environ,
+    )
+
+
+def smallest_gpu_bytes() -> int:
+    """Memory of the smallest GPU that is there. 0 if there is none, or some node with one does not answer."""
+    look = ray.remote(num_cpus=0, num_gpus=0.01)(_gpu_bytes)
+    nodes = [node["NodeID"] for node in ray.nodes() if node["Alive"] and node["Resources"].get("GPU")]
+    asked = [
+        look.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False)).remote() for node in nodes
+    ]
+    try:
+        return min(ray.get(asked, timeout=ANSWER_S), default=0)
+    except (RayError, GetTimeoutError):  # others may hold all of its GPUs
+        return 0
+
+
+def _gpu_bytes() -> int:
+    import torch  # here, in a process of its own: the driver needs no CUDA
+
+    return torch.cuda.mem_get_info()[1] if torch.cuda.is_available() else 0
 
 
 def flow(rows: list[Row], pools: list[Pool]) -> Iterator[Row]:
@@ -127,7 +166,9 @@ def _through(pool: Pool, data: Dataset) -> Dataset:
         return data.map(
             pool.stage,
             fn_constructor_args=pool.args,
-            compute=ActorPoolStrategy(size=pool.size, max_tasks_in_flight_per_actor=pool.queue),
+            compute=ActorPoolStrategy(
+                min_size=pool.least or pool.size, max_size=pool.size, max_tasks_in_flight_per_actor=pool.queue
+            ),
             num_cpus=pool.num_cpus,
             num_gpus=pool.num_gpus,
             max_restarts=WORKER_RESTARTS,

@@ -13,7 +13,7 @@ from typing import Any, Self
 import numpy as np
 import torch
 from diffusers import AutoencoderKLWan
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import CLIPVisionModel, Wav2Vec2Model
 
 from stableavatar.checkpoint import Checkpoint, NoCheckpoint
@@ -25,7 +25,7 @@ from stableavatar.model.attention import set_attention
 from stableavatar.model.conditions import PAUSE_RMS, audio_network, embed_image, embed_speech, image_network
 from stableavatar.model.dit import StableAvatarTransformer
 from stableavatar.model.lora import Lora, lora_applied, read_lora
-from stableavatar.model.memory import Memory, choose_mode, free_bytes
+from stableavatar.model.memory import Memory, choose_mode, free_bytes, full_bytes
 from stableavatar.model.networks import IMAGE, TRANSFORMER, VAE
 from stableavatar.model.vae import encode_portrait
 from stableavatar.model.weights import empty_network, load_network
@@ -305,13 +305,20 @@ class Avatar:
         return found
 
 
+def device_bytes(preset: Preset) -> int:
+    """Device memory that a generator takes with everything on it, by an estimate; no weights are read."""
+    return full_bytes(*_empty_networks(preset, torch.bfloat16))
+
+
 def _fitting_mode(preset: Preset, device: str, dtype: torch.dtype) -> str:
     """The memory mode to load a preset in, before any of its weights is read."""
     free = free_bytes(torch.device(device))
-    if free is None:
-        return "full"
+    return "full" if free is None else choose_mode(*_empty_networks(preset, dtype), free)
+
+
+def _empty_networks(preset: Preset, dtype: torch.dtype) -> tuple[list[nn.Module], StableAvatarTransformer]:
     transformer, image_encoder = (empty_network(part, preset).to(dtype) for part in (TRANSFORMER, IMAGE))
-    return choose_mode([image_encoder, empty_network(VAE, preset)], transformer, free)
+    return [image_encoder, empty_network(VAE, preset)], transformer
 
 
 def step_weights(request: VideoRequest) -> Sequence[Weights]:

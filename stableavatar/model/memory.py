@@ -101,17 +101,32 @@ def lower_mode(mode: str) -> str | None:
 
 def choose_mode(networks: Sequence[nn.Module], transformer: StableAvatarTransformer, free: int | None) -> str:
     """The fastest mode that fits into `free` bytes (None: memory without bounds), by an estimate."""
-    sizes = [_num_bytes(transformer), *map(_num_bytes, networks)]
-    # The largest tensors of a forward pass are those inside a feed-forward layer, in 16 bits.
-    working = _ROWS * _TOKENS * _HIDDEN * transformer.config.ffn_dim * 2
-    if free is None or sum(sizes) + working <= free * _SPARE:
+    if free is None or full_bytes(networks, transformer) <= free * _SPARE:
         return "full"
-    return "model_offload" if max(sizes) + working <= free * _SPARE else "group_offload"
+    largest = max(_num_bytes(transformer), *map(_num_bytes, networks))
+    return "model_offload" if largest + _working_bytes(transformer) <= free * _SPARE else "group_offload"
+
+
+def full_bytes(networks: Sequence[nn.Module], transformer: StableAvatarTransformer) -> int:
+    """What mode `full` takes, by an estimate."""
+    return _num_bytes(transformer) + sum(map(_num_bytes, networks)) + _working_bytes(transformer)
+
+
+def _working_bytes(transformer: StableAvatarTransformer) -> int:
+    # The largest tensors of a forward pass are those inside a feed-forward layer, in 16 bits.
+    return _ROWS * _TOKENS * _HIDDEN * transformer.config.ffn_dim * 2
 
 
 def free_bytes(device: torch.device) -> int | None:
-    """Memory of a device that nobody uses; None for the CPU, where there is nothing to offload to."""
-    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else None
+    """Memory of a device that nobody uses, and of it no more than this process was given a part of.
+
+    None for the CPU, where there is nothing to offload to.
+    """
+    if device.type != "cuda":
+        return None
+    free, whole = torch.cuda.mem_get_info(device)
+    # Who shares the device may not have loaded its networks yet.
+    return min(free, int(whole * torch.cuda.get_per_process_memory_fraction(device)))
 
 
 def store_in_fp8(transformer: StableAvatarTransformer) -> None:

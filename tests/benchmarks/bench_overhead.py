@@ -8,11 +8,13 @@ The result rows are written for real. Prints seconds per row with and without th
 import sys
 import tempfile
 import time
+from dataclasses import replace
 
 import pyarrow as pa
 
 from pipelines import plan, results
 from pipelines.run import Loaders, Options, render_pools
+from pipelines.sizes import Work, choose_sizes
 from pipelines.stage import Row
 from pipelines.workers import Pool, cluster, flow
 from stableavatar.presets import PRESETS
@@ -29,7 +31,7 @@ def idle(pool: Pool) -> Pool:
     """The pool with its size and its CPUs, but without its work."""
     if pool.stage is results.WriteResult:
         return pool
-    return Pool(stage=DoNothing, size=pool.size, num_cpus=pool.num_cpus, num_gpus=pool.num_gpus, queue=pool.queue)
+    return replace(pool, stage=DoNothing, args=())
 
 
 def row(number: int) -> Row:
@@ -39,7 +41,8 @@ def row(number: int) -> Row:
 
 def main(num_rows: int) -> None:
     with tempfile.TemporaryDirectory() as output, cluster() as capacity:
-        pools = render_pools(PRESETS["tiny"](), Loaders(), Options(), (), (output, pa.schema([])), capacity)
+        sizes = choose_sizes(capacity, Work(lengths={0: [1.0] * num_rows}))
+        pools = render_pools(PRESETS["tiny"](), Loaders(), Options(), (), (output, pa.schema([])), sizes)
         started = time.perf_counter()
         times = [time.perf_counter() for _ in flow([row(n) for n in range(num_rows)], [idle(pool) for pool in pools])]
         assert len(results.read_results(output)) == num_rows
