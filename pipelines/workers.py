@@ -2,6 +2,7 @@
 
 import gc
 import logging
+import math
 import os
 import threading
 import warnings
@@ -12,7 +13,7 @@ from typing import Any, ClassVar
 
 import ray
 from ray._private.state import state
-from ray.data import ActorPoolStrategy, DataContext, Dataset, TaskPoolStrategy
+from ray.data import ActorPoolStrategy, DataContext, Dataset, ExecutionResources, TaskPoolStrategy
 from ray.data._internal.execution.execution_callback import ExecutionCallback
 from ray.exceptions import GetTimeoutError, RayError
 from ray.util.annotations import RayDeprecationWarning
@@ -147,6 +148,7 @@ def flow(rows: list[Row], pools: list[Pool]) -> Iterator[Row]:
     data: Dataset = ray.data.from_items(rows, override_num_blocks=len(rows))
     for pool in pools:
         data = _through(pool, data)
+    data.context.execution_options.resource_limits = _limits(pools)
     try:
         # iter_rows would hold every row back until the next one is there.
         for batch in data.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
@@ -154,6 +156,13 @@ def flow(rows: list[Row], pools: list[Pool]) -> Iterator[Row]:
     finally:
         del data
         gc.collect()  # where a row was lost, the actors keep CPUs and GPUs until the last reference to them is gone
+
+
+def _limits(pools: list[Pool]) -> ExecutionResources:
+    """What the pools can use at most: without, Ray Data asks an autoscaler for more nodes as long as all are busy."""
+    cpus = sum(pool.size * pool.num_cpus for pool in pools)
+    gpus = sum(pool.size * pool.num_gpus for pool in pools)
+    return ExecutionResources.for_limits(cpu=math.ceil(cpus), gpu=math.ceil(gpus))
 
 
 def _through(pool: Pool, data: Dataset) -> Dataset:

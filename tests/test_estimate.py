@@ -54,3 +54,9 @@ def test_rows_that_were_interrupted_or_failed_say_nothing_about_speed() -> None:
     estimate.learn(row(status="ok", sample_s=None, generate_s=0.01))  # copied from a row with the same content
     estimate.learn(row(status="ok", sample_s=1.0, generate_s=9.0, num_windows=0))
     assert estimate.seconds(row()) == 3.0
+
+
+def test_how_long_the_rows_of_each_priority_are() -> None:
+    rows = [row(num_windows=2), row(priority=3), row(num_windows=4), row(status="failed")]
+    estimate = Estimate([row(status="ok", sample_s=1.0, generate_s=3.0)])
+    assert estimate.by_priority(rows) == {0: [6.0, 12.0], 3: [3.0]}

@@ -12,7 +12,7 @@ from diffusers import AutoencoderKLWan
 from torch import Tensor, nn
 
 from stableavatar.model.dit import StableAvatarTransformer
-from stableavatar.model.memory import Memory, choose_mode, is_fp8, lower_mode
+from stableavatar.model.memory import Memory, choose_mode, free_bytes, is_fp8, lower_mode
 from stableavatar.model.vae import decode_frames
 from stableavatar.model.weights import random_network
 from stableavatar.presets import tiny
@@ -138,3 +138,14 @@ def test_auto_takes_the_fastest_that_fits() -> None:
 def test_unknown_modes_name_what_there_is() -> None:
     with pytest.raises(ValueError, match="no memory mode 'tiny'; there is: auto, full, model_offload"):
         memory("tiny", build())
+
+
+def test_a_process_that_has_a_part_of_a_gpu_plans_for_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two that load their networks at the same time both find the whole GPU free."""
+    gpu = torch.device("cuda:0")
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (70, 80))
+    monkeypatch.setattr(torch.cuda, "get_per_process_memory_fraction", lambda device: 0.5)
+    assert free_bytes(gpu) == 40
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (30, 80))
+    assert free_bytes(gpu) == 30
+    assert free_bytes(CPU) is None
