@@ -148,7 +148,7 @@ def flow(rows: list[Row], pools: list[Pool]) -> Iterator[Row]:
     data: Dataset = ray.data.from_items(rows, override_num_blocks=len(rows))
     for pool in pools:
         data = _through(pool, data)
-    data.context.execution_options.resource_limits = _limits(pools)
+    data.context.execution_options.resource_limits = limits_of(pools)
     try:
         # iter_rows would hold every row back until the next one is there.
         for batch in data.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
@@ -158,7 +158,7 @@ def flow(rows: list[Row], pools: list[Pool]) -> Iterator[Row]:
         gc.collect()  # where a row was lost, the actors keep CPUs and GPUs until the last reference to them is gone
 
 
-def _limits(pools: list[Pool]) -> ExecutionResources:
+def limits_of(pools: list[Pool]) -> ExecutionResources:
     """What the pools can use at most: without, Ray Data asks an autoscaler for more nodes as long as all are busy."""
     cpus = sum(pool.size * pool.num_cpus for pool in pools)
     gpus = sum(pool.size * pool.num_gpus for pool in pools)

@@ -13,7 +13,7 @@ from PIL import Image
 from pipelines import results, storage
 from pipelines.check import Check
 from pipelines.encode_text import EncodeText
-from pipelines.generate import Generate
+from pipelines.generate import Generate, load_in_part
 from pipelines.measure import Measure
 from pipelines.prepare import Prepare
 from pipelines.progress import Progress, Reporter, Running
@@ -257,3 +257,13 @@ def test_a_run_that_is_to_stop_saves_what_runs_and_the_next_one_makes_the_same_v
     assert resumed["num_steps_resumed"] == num_steps_resumed
     undisturbed = make(f"{tmp_path}/other")
     assert Path(resumed["staged"]).read_bytes() == Path(undisturbed["staged"]).read_bytes()
+
+
+def test_two_generators_on_a_gpu_each_have_a_part_of_its_memory(
+    preset: Preset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parts: list[float] = []
+    monkeypatch.setattr(torch.cuda, "set_per_process_memory_fraction", parts.append)
+    for part, device in ((0.5, "cuda"), (1.0, "cuda"), (0.0, "cpu")):
+        load_in_part(lambda preset, device: NoiseAvatar(), part, preset, device)
+    assert parts == [0.5]

@@ -1,0 +1,91 @@
+"""Ray clusters that grow, and an object store that does not overflow: each in processes of its own."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+from ray.data import ExecutionResources
+
+from pipelines import results
+from pipelines.workers import Pool, limits_of
+from tests.conftest import EXAMPLES
+
+pytestmark = pytest.mark.usefixtures("ray_alone")
+
+RAY = str(Path(sys.executable).parent / "ray")
+ROW = {"portrait": f"{EXAMPLES}/portrait_nasa.jpg", "audio": f"{EXAMPLES}/speech_es_short.flac", "end_s": 0.5}
+NODE_TYPES = {
+    "head": {"resources": {"CPU": 0}, "node_config": {}, "max_workers": 0},
+    "cpus": {"resources": {"CPU": 4}, "node_config": {}, "min_workers": 0, "max_workers": 1},
+    "gpus": {"resources": {"CPU": 1, "GPU": 1}, "node_config": {}, "min_workers": 0, "max_workers": 1},
+}
+NOT_USED = (
+    *("initialization_commands", "setup_commands", "head_setup_commands", "worker_setup_commands"),
+    *("head_start_ray_commands", "worker_start_ray_commands", "cluster_synced_files", "rsync_exclude", "rsync_filter"),
+)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.fixture
+def growing_cluster(tmp_path: Path) -> Iterator[str]:
+    """The address of a head without CPUs, whose autoscaler starts nodes of `NODE_TYPES` on this machine."""
+    address = f"{socket.gethostbyname(socket.gethostname())}:{free_port()}"
+    config = {
+        "cluster_name": "growing",
+        "max_workers": 2,
+        "provider": {"type": "fake_multinode", "gcs_address": address},
+        "available_node_types": NODE_TYPES,
+        "head_node_type": "head",
+        "idle_timeout_minutes": 5,
+        "upscaling_speed": 1.0,
+        **{name: {} for name in ("auth", "file_mounts")},
+        **{name: [] for name in NOT_USED},
+    }
+    path = tmp_path / "cluster.json"
+    path.write_text(json.dumps(config))
+    words = [RAY, "start", "--head", "--block", f"--port={address.rpartition(':')[2]}", "--num-cpus=0", "--num-gpus=0"]
+    settings = {"RAY_FAKE_CLUSTER": "1", "AUTOSCALER_UPDATE_INTERVAL_S": "1", "RAY_AUTH_MODE": "disabled"}
+    with open(tmp_path / "head.log", "w") as log:
+        head = subprocess.Popen(
+            [*words, f"--autoscaling-config={path}", "--include-dashboard=false"],
+            env=os.environ | settings, stdout=log, stderr=log,
+        )  # fmt: skip
+    try:
+        yield address
+    finally:
+        everybody = [*psutil.Process(head.pid).children(recursive=True), psutil.Process(head.pid)]
+        for process in everybody:
+            process.kill()
+        psutil.wait_procs(everybody, timeout=30)
+
+
+@pytest.mark.slow
+def test_a_run_begins_where_there_is_no_node_yet(growing_cluster: str, tmp_path: Path) -> None:
+    manifest, output = tmp_path / "night.jsonl", f"{tmp_path}/out"
+    manifest.write_text(json.dumps({**ROW, "id": "one"}) + "\n" + json.dumps({**ROW, "id": "two"}))
+    settings = {"RAY_ADDRESS": growing_cluster, "RAY_AUTH_MODE": "disabled"}
+    command = [sys.executable, "-m", "pipelines.cli", "render", str(manifest), "--output", output, "--generators", "1"]
+    deadline = time.monotonic() + 300
+    while True:
+        made = subprocess.run(command, env=os.environ | settings, capture_output=True, text=True, timeout=300)
+        if made.returncode == 0 or "connect" not in made.stderr.lower() or time.monotonic() > deadline:
+            break
+    assert made.returncode == 0, made.stdout + made.stderr
+    assert results.read_results(output)["status"].to_pylist() == ["ok", "ok"]
+
+
+def test_a_flow_asks_for_no_more_than_its_pools_hold() -> None:
+    pools = [Pool(stage=object, num_cpus=0.2, size=3, least=1), Pool(stage=object, num_cpus=0, num_gpus=0.5, size=4)]
+    assert limits_of(pools) == ExecutionResources.for_limits(cpu=1, gpu=2)
