@@ -10,7 +10,7 @@ from pipelines.workers import Capacity
 LIGHT = 0.2  # logical CPUs of a stage beside the generator: five of them and one generator fit on two cores
 CPUS_EACH = 4  # CPUs for each generator are enough for all other stages
 MARGIN = 1.5  # workers of a stage, to those that were just enough so far: rows differ
-SHORT = 10  # of the longest rows are less than each generator has to do, if rows wait at generators
+SHORT = 4  # of the longest rows are less than each generator has to do, if rows wait at generators
 # While one generator decodes, encodes and uploads, a second one samples; a third would only wait for the GPU.
 MOST_ON_A_GPU = 2
 GPU_SPARE = 0.6  # of a GPU's memory may be planned for where several share it: long videos and LoRAs take more

@@ -81,7 +81,7 @@ def test_what_was_measured_says_how_many_helpers_there_are() -> None:
 def test_rows_wait_at_generators_only_where_none_is_long() -> None:
     equal = [2.0] * 40
     assert rows_at_once({0: equal}, generators=2) == 2
-    assert rows_at_once({0: equal}, generators=8) == 1
+    assert rows_at_once({0: equal}, generators=12) == 1
     assert rows_at_once({0: [60.0, *equal]}, generators=2) == 1
     assert rows_at_once({0: equal, 5: [2.0]}, generators=2) == 1  # a single urgent row waits for nobody
     assert rows_at_once({}, generators=2) == 1

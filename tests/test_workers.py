@@ -1,6 +1,7 @@
 """Ray clusters that grow, and an object store that does not overflow: each in processes of its own."""
 
 import json
+import multiprocessing
 import os
 import socket
 import subprocess
@@ -11,21 +12,26 @@ from pathlib import Path
 
 import psutil
 import pytest
+import ray
 from ray.data import ExecutionResources
 
 from pipelines import results
-from pipelines.workers import Pool, limits_of
+from pipelines.spans import spans_of
+from pipelines.stage import Row, Stage
+from pipelines.workers import Pool, cluster, flow, limits_of
 from tests.conftest import EXAMPLES
 
 pytestmark = pytest.mark.usefixtures("ray_alone")
 
 RAY = str(Path(sys.executable).parent / "ray")
 ROW = {"portrait": f"{EXAMPLES}/portrait_nasa.jpg", "audio": f"{EXAMPLES}/speech_es_short.flac", "end_s": 0.5}
+STORE_BYTES, ROW_BYTES, NUM_ROWS = 200 * 10**6, 5 * 10**6, 60  # one and a half times what the store holds
 NODE_TYPES = {
     "head": {"resources": {"CPU": 0}, "node_config": {}, "max_workers": 0},
     "cpus": {"resources": {"CPU": 4}, "node_config": {}, "min_workers": 0, "max_workers": 1},
     "gpus": {"resources": {"CPU": 1, "GPU": 1}, "node_config": {}, "min_workers": 0, "max_workers": 1},
 }
+NO_SSH = ("disable_node_updaters", "disable_launch_config_check")
 NOT_USED = (
     *("initialization_commands", "setup_commands", "head_setup_commands", "worker_setup_commands"),
     *("head_start_ray_commands", "worker_start_ray_commands", "cluster_synced_files", "rsync_exclude", "rsync_filter"),
@@ -38,6 +44,44 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+class Heavy(Stage):
+    """Makes a row heavy."""
+
+    name = "prepare"
+
+    def process(self, row: Row) -> Row:
+        return {**row, "sound": os.urandom(ROW_BYTES)}
+
+
+class Slow(Stage):
+    """Makes it light again, in its time."""
+
+    name = "generate"
+
+    def process(self, row: Row) -> Row:
+        time.sleep(0.2)
+        return {name: value for name, value in row.items() if name != "sound"}
+
+
+def most_rows_waiting() -> int:
+    """Rows that were heavy at a time, of `NUM_ROWS` through an object store of `STORE_BYTES`."""
+    ray.init("local", num_cpus=2, object_store_memory=STORE_BYTES, include_dashboard=False, logging_level="ERROR")
+    rows: list[Row] = [{"id": str(number), "status": "ready", "error": ""} for number in range(NUM_ROWS)]
+    with cluster():
+        made = list(flow(rows, [Pool(stage=Heavy, num_cpus=0.2), Pool(stage=Slow, num_cpus=1, queue=1)]))
+    assert [row["error"] for row in made] == [""] * NUM_ROWS
+    spans = [spans_of(row) for row in made]
+    made_at = [prepared.started_at + prepared.seconds for prepared, _ in spans]
+    gone_at = [generated.started_at + generated.seconds for _, generated in spans]
+    return max(sum(made <= now < gone for made, gone in zip(made_at, gone_at, strict=True)) for now in made_at)
+
+
+@pytest.mark.slow
+def test_rows_are_prepared_ahead_until_half_of_the_object_store_is_full() -> None:
+    with multiprocessing.get_context("spawn").Pool(1) as process:
+        assert 2 <= process.apply(most_rows_waiting) <= STORE_BYTES / ROW_BYTES / 2
+
+
 @pytest.fixture
 def growing_cluster(tmp_path: Path) -> Iterator[str]:
     """The address of a head without CPUs, whose autoscaler starts nodes of `NODE_TYPES` on this machine."""
@@ -45,7 +89,7 @@ def growing_cluster(tmp_path: Path) -> Iterator[str]:
     config = {
         "cluster_name": "growing",
         "max_workers": 2,
-        "provider": {"type": "fake_multinode", "gcs_address": address},
+        "provider": {"type": "fake_multinode", "gcs_address": address, **dict.fromkeys(NO_SSH, True)},
         "available_node_types": NODE_TYPES,
         "head_node_type": "head",
         "idle_timeout_minutes": 5,

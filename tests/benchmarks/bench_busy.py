@@ -104,7 +104,6 @@ def main(num_rows: int) -> None:
     ray.init("local", num_cpus=4, num_gpus=NUM_GPUS, include_dashboard=False, logging_level="ERROR")
     chance = random.Random(0)
     measure("rows of 1 s", [1.0] * num_rows)
-    measure("rows of 2 s", [2.0] * num_rows)
     measure("rows of 1 to 3 s", sorted((chance.uniform(1, 3) for _ in range(num_rows)), reverse=True))
     measure(
         "one of 20 s, then 1 to 3 s", [20.0, *sorted((chance.uniform(1, 3) for _ in range(num_rows)), reverse=True)]
