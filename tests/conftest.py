@@ -21,10 +21,10 @@ EXAMPLES = Path(__file__).parents[1] / "manifests" / "examples"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """One process of several takes all tests that need a Ray cluster: two clusters do not fit on a small machine."""
+    """Tests that share a Ray cluster run in one process, those that start their own in another, one after the other."""
     for item in items:
-        if {"ray_cluster", "ray_alone"} & set(getattr(item, "fixturenames", ())):
-            item.add_marker(pytest.mark.xdist_group("ray"))
+        for name in {"ray_cluster", "ray_alone"} & set(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.xdist_group(name))
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -128,6 +128,19 @@ def test_commands_are_words_of_our_program(words: list[str]) -> None:
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
+def test_a_run_asks_for_all_gpus_that_may_come(overlay: str) -> None:
+    """Ray tells no driver how many its autoscaler may add: without the word a run would see none, and use CPUs."""
+    asked = parser().parse_args(shlex.split(run_line(overlay))[1:]).generators
+    assert (
+        asked
+        == {
+            group["groupName"]: group["maxReplicas"]
+            for group in job_spec(overlay)["rayClusterSpec"]["workerGroupSpecs"]
+        }["gpu"]
+    )
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
 @pytest.mark.parametrize(("code", "expected"), [(0, 0), (1, 1), (2, 0), (3, 0), (137, 1)])
 def test_runs_that_came_to_their_end_are_not_begun_again(
     overlay: str, code: int, expected: int, tmp_path: Path
