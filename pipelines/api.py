@@ -113,7 +113,7 @@ def render(
     words |= {"limits": replace(limits, inputs=tuple(map(storage.absolute, limits.inputs)))}
     options = Options(
         **words,
-        carry_over=carry_over,
+        carry_over=storage.absolute(carry_over) if isinstance(carry_over, str) else carry_over,
         retry=None if retry is None else frozenset(read("retry", one_of(KINDS), kind) for kind in retry),
         bounds=Bounds(
             stop_by=read("stop_by", moment, stop_by), max_gpu_hours=read("max_gpu_hours", amount, max_gpu_hours)

@@ -9,7 +9,7 @@ from pipelines import storage
 
 def read_lines(uri: str) -> list[dict[str, Any]]:
     """The lines of a file; none if it is missing. Raises StorageError."""
-    return [json.loads(line) for line in (storage.read_if_there(uri) or b"").splitlines()]
+    return [json.loads(line) for line in (storage.read_if_there(uri) or b"").splitlines() if line.strip()]
 
 
 def write_lines(lines: Iterable[Mapping[str, Any]], uri: str) -> None:

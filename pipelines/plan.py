@@ -18,7 +18,7 @@ from manifests.redact import redacted, redacted_values
 from manifests.schema import MANIFEST, ManifestError
 from pipelines import storage
 from pipelines.stage import Row, fail, known_place, place
-from stableavatar.errors import Quarantined
+from stableavatar.errors import Quarantined, RowError
 from stableavatar.tracks import moved_tracks
 
 DEADLY = (
@@ -28,16 +28,22 @@ DEADLY = (
 CHECKS_AT_ONCE = 8  # most of a check is waiting, for a store or for ffmpeg
 
 
-def manifest_files(uri: str) -> list[str]:
+def manifest_files(uri: str, *, may_be_empty: bool = False) -> list[str]:
     """The files of a manifest, sorted by name: the file itself, or the manifest files directly in a folder.
+
+    `may_be_empty`: a folder, which is then named with a slash at its end, may hold none, or not be there: S3 has no
+    empty ones.
 
     Raises ManifestError if there are none, BadInput or StorageError if the store cannot be read.
     """
+    may_be_empty = may_be_empty and uri.endswith("/")
     uri = storage.absolute(uri)
+    if may_be_empty and not storage.exists(uri):
+        return []
     if not storage.is_folder(uri):
         return [uri]
     names = [name for name in storage.names_in(uri) if name.lower().endswith(SUFFIXES) and name[0] not in "._"]
-    if not names:
+    if not (names or may_be_empty):
         raise ManifestError(f"{uri} holds no manifest. Its name must end in one of {', '.join(SUFFIXES)}.")
     return [storage.join(uri, name) for name in names]
 
@@ -53,9 +59,18 @@ def read_rows(data: bytes, uri: str) -> list[Row]:
         return [{"manifest": uri, "row_number": 0, "manifest_error": str(error)}]
 
 
+def read_file(uri: str) -> list[Row]:
+    """The same of the file at `uri`. One that cannot be read gives such a row too."""
+    try:
+        data = storage.read(uri)
+    except RowError as error:
+        return [{"manifest": uri, "row_number": 0, "manifest_error": str(error)}]
+    return read_rows(data, uri)
+
+
 def read_manifest(uri: str) -> list[Row]:
     """All rows of a manifest, read right here."""
-    return [row for file in manifest_files(uri) for row in read_rows(storage.read(file), file)]
+    return [row for file in manifest_files(uri) for row in read_file(file)]
 
 
 def select_rows(rows: Iterable[Row], limit: int | None, carried: str = "", **common: Any) -> list[Row]:
@@ -72,7 +87,8 @@ def select_rows(rows: Iterable[Row], limit: int | None, carried: str = "", **com
             raise ManifestError(problem)
     earlier = [_begin(row, common) for row in fail_duplicates(row for row in rows if row["manifest"] == carried)]
     chosen = [_begin(row, common) for row in fail_duplicates(row for row in rows if row["manifest"] != carried)][:limit]
-    waiting, given = {row["id"] for row in earlier}, {row["id"] for row in chosen}
+    waiting = {row["id"] for row in earlier}
+    given = {row["id"] for row in chosen if row["status"] != "failed"}  # a row that cannot be read replaces none
     rows = [*(row for row in earlier if row["id"] not in given), *chosen]
     return [{**row, "is_carried": row["id"] in waiting} for row in rows]
 
@@ -137,7 +153,7 @@ def write_carry_over(output: str, rows: Iterable[Row], known: Container[str] | N
     """
     uri = carry_over_uri(output)
     before = [] if known is None else (storage.read_if_there(uri) or b"").splitlines(keepends=True)
-    kept = [line for line in before if json.loads(line).get("id") not in (known or ())]
+    kept = [line for line in before if line.strip() and json.loads(line).get("id") not in (known or ())]
     lines = [*kept, *(_manifest_line(row) for row in rows if row["status"] != "failed")]
     if lines:
         storage.write(b"".join(lines), uri)

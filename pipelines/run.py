@@ -94,7 +94,8 @@ def run(
     Raises ManifestError, BadInput, StorageError or LeaseHeld before any work starts if it cannot be done.
     """
     output = storage.absolute(output)
-    files = plan.manifest_files(manifest)
+    listed = plan.carry_over_uri(output) if options.carry_over is True else options.carry_over
+    files = plan.manifest_files(manifest, may_be_empty=bool(listed) and storage.exists(str(listed)))
     storage.check_writable(output)
     observers = Observers(options.observers)
     with (
@@ -104,29 +105,36 @@ def run(
         Watch(options.bounds, lease.why_lost, stop_flows) as watch,
     ):
         carried = plan.carried_over(output) if options.carry_over is True else options.carry_over or ""
-        rows = read_files([*files, *filter(None, [carried])], plan.read_rows)
+        rows = read_files([*files, carried] if carried else files, plan.read_file)
         rows = plan.select_rows(rows, options.limit, carried, model=preset.name, weights_hash=weights_hash(preset))
         checked = check_rounds(rows, check_pools(preset, output, options, capacity), watch)
         before = results.read_results(output)
         todo, done, left = results.split_finished(checked, before, output, options.retry)
         todo = results.with_twins(plan.with_history(todo, before), before, output)
         results.clean_up(output, done)
+        unmade = [*todo, *plan.missing(rows, checked)]
+        list_unmade(output, files, options, unmade, unmade)
 
         progress: Any = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(Progress).remote()
         generate = (output, lease.holder, options.save_every_s, Reporter(progress))
         write = (output, carried_schema({"carried": plan.unpack(row)} for row in rows))
         estimate = Estimate(before.to_pylist())
-        work = Work(lengths=estimate.by_priority(todo), loads=loads_of(before.to_pylist()))
         capacity = grown_capacity(preset, options)
+        work = Work(lengths=estimate.by_priority(todo), loads=loads_of(before.to_pylist()))
         sizes = choose_sizes(capacity, work, options.generators)
         pools = render_pools(preset, loaders, options, generate, write, sizes, wants_vocals(todo))
         require_room(pools, capacity)
-        facts: dict[str, Any] = {
-            **{"manifest": storage.absolute(manifest), "model": preset.name, "arguments": options.arguments},
-            **{"num_rows": len(rows), "num_done": len(done), "left": Counter(row["error_kind"] for row in left)},
-            **{"num_generators": sizes.generators, "carried_over": carried},
-        }
-        noted = results.write_run(output, **facts)
+        noted = results.write_run(
+            output,
+            manifest=storage.absolute(manifest),
+            model=preset.name,
+            num_rows=len(rows),
+            num_done=len(done),
+            left=Counter(row["error_kind"] for row in left),
+            num_generators=sizes.generators,
+            carried_over=carried,
+            arguments=options.arguments,
+        )
         with Display(todo, estimate, lambda: snapshot(progress), console or NOWHERE) as display:
             observers.begin({"output": output, **noted})
             watch.begin(progress, sizes.num_devices, lambda: tell(display.facts(), lease, observers))
@@ -138,17 +146,11 @@ def run(
         results.compact(output, lease.check)
         made = [row for row in todo if finished.get(place(row), row)["status"] == "ok"]
         results.clean_up(output, made)  # Ray begins a row again whose generator dies just after it
-        unfinished = plan.missing([*todo, *plan.missing(rows, checked)], finished.values())
-        if plan.carry_over_uri(output) not in files:
-            known = None if options.retry is None else {row["id"] for row in [*finished.values(), *unfinished, *done]}
-            plan.write_carry_over(output, unfinished, known)
+        unfinished = plan.missing(unmade, finished.values())
         report = RunReport(
-            finished=list(finished.values()),
-            unfinished=unfinished,
-            left=left,
-            done=done,
-            stopped=watch.reason,
+            finished=list(finished.values()), unfinished=unfinished, left=left, done=done, stopped=watch.reason
         )
+        list_unmade(output, files, options, unfinished, [*report.finished, *unfinished, *done])
         observers.end(report)
     return report
 
@@ -164,6 +166,15 @@ def gather(flowing: Iterable[Row], observer: Observer, compact: Callable[[], Non
         if number % COMPACT_EVERY == 0:
             compact()
     return finished
+
+
+def list_unmade(output: str, files: Iterable[str], options: Options, unmade: list[Row], known: list[Row]) -> None:
+    """What the next run is to make first: at the end of this one, and at its begin, in case it is killed.
+
+    A run for some rows alone, which is to make them again, speaks of those that are `known` to it.
+    """
+    if plan.carry_over_uri(output) not in files:
+        plan.write_carry_over(output, unmade, None if options.retry is None else {row["id"] for row in known})
 
 
 def tell(facts: Mapping[str, Any], lease: Lease, observers: Observer) -> None:

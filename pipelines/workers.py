@@ -4,6 +4,7 @@ import gc
 import logging
 import math
 import os
+import pickle
 import threading
 import warnings
 from collections.abc import Callable, Iterator
@@ -19,7 +20,6 @@ from ray.exceptions import GetTimeoutError, RayError
 from ray.util.annotations import RayDeprecationWarning
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from pipelines import storage
 from pipelines.logs import is_json, worker_logging
 from pipelines.queues import Queues
 from pipelines.relay import relay
@@ -185,10 +185,18 @@ def _through(pool: Pool, data: Dataset) -> Dataset:
         )
 
 
-def read_files(uris: list[str], parse: Callable[[bytes, str], list[Row]]) -> list[Row]:
-    """The rows that `parse(content, uri)` finds in all files."""
+def read_files(uris: list[str], read: Callable[[str], list[Row]]) -> list[Row]:
+    """The rows that `read(uri)` finds in all files.
+
+    Raises ClusterError if one was lost with the workers that read it.
+    """
+    if not uris:
+        return []
     files = ray.data.from_items(uris, override_num_blocks=len(uris))
-    return files.flat_map(lambda file: parse(storage.read(file["item"]), file["item"])).take_all()
+    found = files.map(lambda file: {"uri": file["item"], "rows": pickle.dumps(read(file["item"]))}).take_all()
+    if lost := set(uris) - {file["uri"] for file in found}:
+        raise ClusterError(f"{min(lost)} could not be read: its workers died, or failed. See the log, and run again.")
+    return [row for file in found for row in pickle.loads(file["rows"])]
 
 
 def _init(num_cpus: int, log_to_driver: bool) -> None:

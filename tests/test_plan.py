@@ -178,6 +178,34 @@ def test_what_was_left_comes_before_the_manifest_and_each_id_once() -> None:
     assert [row["id"] for row in late] == ["old", "both", "new"]  # the limit is the manifest's
 
 
+def test_a_row_of_the_manifest_that_cannot_be_read_does_not_replace_the_one_that_was_left() -> None:
+    bad = b'{"id": "both", "portrait": "a.png", "audio": "a.wav", "num_steps": "many"}\n'
+    rows = read(("a.jsonl", bad + GOOD % b"twice" + GOOD % b"twice"), ("left.jsonl", GOOD % b"both" + GOOD % b"twice"))
+    chosen = plan.select_rows(rows, None, "left.jsonl", model="tiny")
+    assert [(row["id"], row["manifest"], row["status"]) for row in chosen] == [
+        ("both", "left.jsonl", "ready"),
+        ("twice", "left.jsonl", "ready"),
+        ("both", "a.jsonl", "failed"),
+        ("twice", "a.jsonl", "failed"),
+        ("twice", "a.jsonl", "failed"),
+    ]
+
+
+def test_a_folder_may_be_empty_where_something_was_left(tmp_path: Path) -> None:
+    assert plan.manifest_files(f"{tmp_path}/", may_be_empty=True) == []
+    assert plan.manifest_files(f"{tmp_path}/tonight/", may_be_empty=True) == []  # S3 has no empty folders
+    with pytest.raises(BadInput, match="does not exist"):
+        plan.manifest_files(f"{tmp_path}/tonight.jsonl", may_be_empty=True)
+    with pytest.raises(ManifestError, match="holds no manifest"):
+        plan.manifest_files(f"{tmp_path}/")
+
+
+def test_a_file_that_cannot_be_read_is_told_as_data(tmp_path: Path) -> None:
+    [row] = plan.read_file(f"{tmp_path}/missing.jsonl")
+    with pytest.raises(ManifestError, match=r"missing\.jsonl does not exist"):
+        plan.select_rows([row], None, model="tiny")
+
+
 def test_what_was_left_is_kept_under_a_name_of_its_own(tmp_path: Path) -> None:
     assert plan.carried_over(str(tmp_path)) == ""
     rows = plan.select_rows(plan.read_rows(GOOD % b"1", f"{tmp_path}/a.jsonl"), None, model="tiny")
@@ -193,5 +221,7 @@ def test_rows_that_a_run_knew_nothing_of_stay_listed(tmp_path: Path) -> None:
     plan.write_carry_over(str(tmp_path), rows[:2])
     plan.write_carry_over(str(tmp_path), rows[2:], known={"1", "3"})
     assert [row["id"] for row in plan.read_manifest(plan.carry_over_uri(str(tmp_path)))] == ["2", "3"]
+    uri = plan.carry_over_uri(str(tmp_path))
+    storage.write(storage.read(uri) + b"\n", uri)  # somebody edited it
     plan.write_carry_over(str(tmp_path), [], known={"1", "2", "3"})
     assert not storage.exists(plan.carry_over_uri(str(tmp_path)))

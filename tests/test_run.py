@@ -19,7 +19,7 @@ from pipelines.run import Loaders, Options, run
 from pipelines.stage import Row
 from pipelines.status import read_status
 from pipelines.watch import Bounds
-from pipelines.workers import Capacity, ClusterError, Pool, require_room
+from pipelines.workers import Capacity, ClusterError, Pool, read_files, require_room
 from stableavatar.errors import StorageError
 from stableavatar.presets import Preset
 from stableavatar.video.quality import check_contract, measure_video
@@ -210,3 +210,38 @@ def test_what_a_night_left_is_made_first_by_the_next_one_also_if_that_is_stopped
 def listed(output: str) -> dict[str, Any]:
     """The seed of each row that a run has left, by its id."""
     return {row["id"]: row["seed"] for row in plan.read_manifest(f"{output}/carry-over.jsonl")}
+
+
+@pytest.mark.slow
+def test_a_run_that_is_killed_has_listed_what_it_was_to_make(
+    ray_cluster: None, preset: Preset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(*_: Any) -> Iterator[Row]:
+        raise KeyboardInterrupt
+        yield
+
+    manifest, output = (
+        write_manifest(str(tmp_path), [{**GOOD, "id": "one"}, {"id": "bad", **GOOD, "audio": "no.wav"}]),
+        f"{tmp_path}/out",
+    )
+    monkeypatch.setattr("pipelines.run.rounds", killed)
+    with pytest.raises(KeyboardInterrupt):
+        run_noise(manifest, output, preset)
+    monkeypatch.undo()
+    assert [row["id"] for row in plan.read_manifest(plan.carry_over_uri(output))] == ["one"]
+    report = run_noise(f"{tmp_path}/tonight/", output, preset, carry_over=True)  # a folder that holds nothing yet
+    assert [(row["id"], row["status"]) for row in report.finished] == [("one", "ok")]
+    assert not storage.exists(plan.carry_over_uri(output))
+
+
+def test_a_file_that_cannot_be_read_ends_the_run(ray_cluster: None, tmp_path: Path) -> None:
+    rows = read_files([f"{tmp_path}/missing.jsonl"], plan.read_file)
+    assert "does not exist" in rows[0]["manifest_error"]
+
+    def dies(uri: str) -> list[Row]:
+        os._exit(1) if uri == "b" else None
+        return [{"id": uri}]
+
+    assert read_files(["a", "c"], dies) == [{"id": "a"}, {"id": "c"}]
+    with pytest.raises(ClusterError, match="b could not be read"):
+        read_files(["a", "b"], dies)
