@@ -3,6 +3,7 @@
 import json
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from manifests.identity import content_id
 from pipelines import cache, inputs, results
@@ -12,10 +13,7 @@ from stableavatar.audio.decode import measure_sound
 from stableavatar.audio.separator import read_separator
 from stableavatar.errors import BadInput, WeightsError
 from stableavatar.limits import Limits
-from stableavatar.model.dit import StableAvatarTransformer
 from stableavatar.model.lora import parse_loras, read_lora
-from stableavatar.model.networks import TRANSFORMER
-from stableavatar.model.weights import empty_network
 from stableavatar.presets import Preset
 from stableavatar.sampling.plan import num_windows
 from stableavatar.settings import CHOICES, check_settings, with_defaults
@@ -23,6 +21,9 @@ from stableavatar.subtitles import read_subtitles
 from stableavatar.tracks import SUBTITLES, language_of, row_tracks
 from stableavatar.units import FPS, frames_in
 from stableavatar.video.portrait import check_portrait, choose_size
+
+if TYPE_CHECKING:
+    from stableavatar.model.dit import StableAvatarTransformer
 
 # Raise this when the same row and weights begin to give other pixels or sound: every row gets a new identity.
 RENDERER_VERSION = 3
@@ -138,8 +139,11 @@ class Check(Stage):
             pass
 
     @cached_property
-    def _transformer(self) -> StableAvatarTransformer:
+    def _transformer(self) -> "StableAvatarTransformer":
         """The shapes of the transformer's layers, without its weights."""
+        from stableavatar.model.networks import TRANSFORMER  # which load for seconds, and few rows have a LoRA
+        from stableavatar.model.weights import empty_network
+
         return empty_network(TRANSFORMER, self.preset)
 
 

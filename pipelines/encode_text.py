@@ -35,3 +35,10 @@ class EncodeText(Stage):
         """Both prompts, encoded or remembered."""
         embeds = {"prompt_embeds": self.encode(row["prompt"])}
         return {**row, **embeds, "negative_prompt_embeds": self.encode(row["negative_prompt"])}
+
+
+def load_encoder(preset: Preset, device: str) -> Encoder:
+    """The model's text encoder, where it is to work: its code loads for seconds, which no other process waits for."""
+    from stableavatar.model.conditions import TextEncoder
+
+    return TextEncoder.load(preset, device)

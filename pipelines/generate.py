@@ -21,12 +21,12 @@ from pipelines.inputs import check_unchanged
 from pipelines.logs import working_on
 from pipelines.progress import Reporter
 from pipelines.stage import WORKING_COLUMNS, Row, Stage, put_off
-from stableavatar.avatar import VideoReport, VideoRequest
 from stableavatar.checkpoint import Checkpoint
 from stableavatar.correction.plan import Correction
 from stableavatar.errors import Quarantined
 from stableavatar.model.lora import Lora
 from stableavatar.presets import Preset
+from stableavatar.request import VideoReport, VideoRequest
 from stableavatar.settings import sampling_arguments
 from stableavatar.tracks import SUFFIXES, Track, language_of
 from stableavatar.units import PIXELS_PER_LATENT, latents_for
@@ -156,13 +156,18 @@ class Generate(Stage):
                 yield self.avatar.read_lora(path), lora["weight"]
 
 
-def load_in_part(
-    load_avatar: Callable[[Preset, str], Generator], part: float, preset: Preset, device: str
-) -> Generator:
-    """What `load_avatar(preset, device)` gives, in `part` of the GPU's memory: another generator has the rest."""
+def load_avatar(preset: Preset, device: str) -> Generator:
+    """The model, where it is to work: its code loads for seconds, which no other process waits for."""
+    from stableavatar.avatar import Avatar
+
+    return Avatar.load(preset, device)
+
+
+def load_in_part(load: Callable[[Preset, str], Generator], part: float, preset: Preset, device: str) -> Generator:
+    """What `load(preset, device)` gives, in `part` of the GPU's memory: another generator has the rest."""
     if device == "cuda" and 0 < part < 1:
         torch.cuda.set_per_process_memory_fraction(part)
-    return load_avatar(preset, device)
+    return load(preset, device)
 
 
 def to_request(

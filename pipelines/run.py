@@ -15,9 +15,9 @@ from pipelines import plan, results, storage
 from pipelines.check import Check
 from pipelines.checkpoint import EVERY_S
 from pipelines.display import Display
-from pipelines.encode_text import Encoder, EncodeText
+from pipelines.encode_text import Encoder, EncodeText, load_encoder
 from pipelines.estimate import Estimate
-from pipelines.generate import Generate, Generator, load_in_part
+from pipelines.generate import Generate, Generator, load_avatar, load_in_part
 from pipelines.lease import Lease
 from pipelines.measure import Measure
 from pipelines.observers import Observer, Observers
@@ -42,10 +42,8 @@ from pipelines.workers import (
     stop_flows,
 )
 from stableavatar.audio.separator import find_separator
-from stableavatar.avatar import Avatar, device_bytes
+from stableavatar.choices import RESIDENT
 from stableavatar.limits import Limits
-from stableavatar.model.conditions import TextEncoder
-from stableavatar.model.memory import RESIDENT
 from stableavatar.model.weights import weights_hash
 from stableavatar.presets import Preset
 
@@ -74,8 +72,8 @@ class Options:
 class Loaders:
     """What gives the networks, each called as `load(preset, device)` in the actor that is to hold them."""
 
-    avatar: Callable[[Preset, str], Generator] = Avatar.load
-    encoder: Callable[[Preset, str], Encoder] = TextEncoder.load
+    avatar: Callable[[Preset, str], Generator] = load_avatar
+    encoder: Callable[[Preset, str], Encoder] = load_encoder
 
 
 def run(
@@ -196,6 +194,8 @@ def grown_capacity(preset: Preset, options: Options) -> Capacity:
     """What the cluster has by now, and what it is to have for this run."""
     capacity = read_capacity()
     if capacity.gpus_there and preset.memory in ("auto", *RESIDENT):  # other modes need the host's memory
+        from stableavatar.avatar import device_bytes  # which loads for seconds
+
         capacity = replace(capacity, on_a_gpu=fitting(smallest_gpu_bytes(), device_bytes(preset)))
     return grown(capacity, options.generators)
 

@@ -9,11 +9,12 @@ import torch
 
 from stableavatar.audio.decode import decode_speech, encode_sound, measure_sound
 from stableavatar.audio.span import Span
-from stableavatar.avatar import Avatar, VideoReport, VideoRequest
+from stableavatar.avatar import Avatar
 from stableavatar.errors import BadInput
 from stableavatar.model.conditions import TextEncoder
 from stableavatar.model.lora import parse_loras
 from stableavatar.presets import Preset
+from stableavatar.request import VideoReport, VideoRequest
 from stableavatar.settings import CHOICES, check_settings, sampling_arguments, with_defaults
 from stableavatar.units import FPS, frames_in
 from stableavatar.video.portrait import check_portrait, choose_size, load_portrait

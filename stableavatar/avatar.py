@@ -31,17 +31,15 @@ from stableavatar.model.vae import encode_portrait
 from stableavatar.model.weights import empty_network, load_network
 from stableavatar.presets import Preset
 from stableavatar.reproducible import reproducible
+from stableavatar.request import VideoReport, VideoRequest
 from stableavatar.sampling.denoiser import Conditions, guided_velocity
 from stableavatar.sampling.guidance import Weights, guidance_weights, native_weights, schedule_weights
 from stableavatar.sampling.plan import PLANS, Plan
 from stableavatar.sampling.sampler import Known, check_start, draw_noise, sample
-from stableavatar.sampling.scales import Scale
 from stableavatar.sampling.schedulers import SCHEDULERS
-from stableavatar.sampling.settings import Sampling
 from stableavatar.sampling.state import SamplerState, to_host
 from stableavatar.sampling.windows import RAMPS
 from stableavatar.segments import write_video
-from stableavatar.tracks import Track
 from stableavatar.units import PIXELS_PER_LATENT
 
 CPU_THREADS = 1  # a generator on a CPU shares it with the other stages
@@ -49,42 +47,6 @@ NUM_PORTRAITS = 16  # encoded portraits that are kept on the device, some 8 MB e
 NO_CHECKPOINT = NoCheckpoint()
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, kw_only=True)
-class VideoRequest:
-    """Everything that one video is made from."""
-
-    portrait_HWC: np.ndarray  # uint8 RGB, already of the video's size
-    speech: np.ndarray  # float32 [samples], 16 kHz mono: what drives the lips
-    sound_path: str  # AAC file: what the listener hears
-    num_frames: int
-    width: int  # pixels
-    height: int
-    seed: int
-    num_steps: int
-    text_scale: Scale
-    audio_scale: Scale
-    overlap: int  # latent frames
-    prompt_embeds: np.ndarray  # float32 [T, E]
-    negative_prompt_embeds: np.ndarray
-    sampling: Sampling = field(default_factory=Sampling)
-    loras: tuple[tuple[Lora, float], ...] = ()  # with weights
-    language: str = ""  # of the sound, ISO 639-2
-    tracks: tuple[Track, ...] = ()  # further sounds, and subtitles
-    correction: Correction | None = None  # of a finished video; `speech` and `sound_path` are corrected already
-
-
-@dataclass(frozen=True, kw_only=True)
-class VideoReport:
-    """What making one video took."""
-
-    num_windows: int
-    num_tries: int = 1  # 2 if memory ran out once
-    num_steps_resumed: int = 0  # window-steps that were not done, but found done by an earlier attempt
-    sample_s: float
-    decode_s: float  # decoding and encoding to H.264
-    peak_device_bytes: int  # 0 without a GPU
 
 
 @dataclass(frozen=True, kw_only=True)

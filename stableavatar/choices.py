@@ -21,6 +21,7 @@ CHOICES = (
 )
 
 MODES = ("full", "model_offload", "group_offload", "fp8", "fp8_group_offload")  # of memory
+RESIDENT = ("full", "fp8")  # in these everything stays on the device
 
 # The dispatcher's names. All give the same numbers within rounding, but for sage, which computes in 8 bits.
 BACKENDS = {

@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from stableavatar.avatar import VideoReport, VideoRequest
 from stableavatar.checkpoint import Checkpoint
 from stableavatar.model.lora import Lora
 from stableavatar.presets import Preset
+from stableavatar.request import VideoReport, VideoRequest
 from tests.media import video_writer
 
 

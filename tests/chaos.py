@@ -19,8 +19,9 @@ from typing import Any
 import psutil
 
 from pipelines import storage
-from stableavatar.avatar import Avatar, VideoReport, VideoRequest
+from stableavatar.avatar import Avatar
 from stableavatar.presets import Preset, tiny
+from stableavatar.request import VideoReport, VideoRequest
 from tests.conftest import EXAMPLES
 
 FAULTS: list[dict[str, Any]] = [

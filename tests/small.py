@@ -8,8 +8,8 @@ import numpy as np
 import torch
 
 from stableavatar.audio.decode import encode_sound
-from stableavatar.avatar import VideoRequest
 from stableavatar.presets import tiny
+from stableavatar.request import VideoRequest
 from tests.media import write_tone
 
 PRESET = replace(tiny(), window_latents=5, overlap=2)  # short windows: 17 frames

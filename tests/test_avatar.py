@@ -7,12 +7,13 @@ import numpy as np
 import pytest
 import torch
 
-from stableavatar.avatar import CPU_THREADS, NUM_PORTRAITS, Avatar, VideoRequest
+from stableavatar.avatar import CPU_THREADS, NUM_PORTRAITS, Avatar
 from stableavatar.checkpoint import NoCheckpoint
 from stableavatar.course import Course
 from stableavatar.errors import OutOfMemory
 from stableavatar.model.lora import Lora, LowRank
 from stableavatar.reproducible import reproducible
+from stableavatar.request import VideoRequest
 from stableavatar.sampling.settings import Sampling
 from stableavatar.video.quality import check_contract, measure_video
 from tests.small import PRESET, Exhausted, small_request

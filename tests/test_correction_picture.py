@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 import torch
 
-from stableavatar.avatar import Avatar, VideoRequest
+from stableavatar.avatar import Avatar
 from stableavatar.checkpoint import NoCheckpoint, Snapshot
 from stableavatar.correction.picture import recall
 from stableavatar.correction.plan import Correction, plan_correction
 from stableavatar.errors import BadInput
 from stableavatar.model.vae import encode_video
+from stableavatar.request import VideoRequest
 from stableavatar.sampling.settings import Sampling
 from stableavatar.segments import as_video
 from stableavatar.video.film import Film, open_film, read_frames

@@ -1,6 +1,8 @@
 """Imports run one way, and nothing imports itself in a circle. Read from the source, so that nothing need be run."""
 
 import ast
+import subprocess
+import sys
 from collections.abc import Iterator, Mapping
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
@@ -121,3 +123,11 @@ def test_a_circle_is_seen(sources: dict[str, str]) -> None:
 
 def test_a_diamond_is_no_circle() -> None:
     assert find_cycle({"p.a": "from p import b, c", "p.b": "from p import d", "p.c": "import p.d", "p.d": ""}) == []
+
+
+def test_no_process_but_those_that_hold_networks_waits_for_their_libraries() -> None:
+    stages = (
+        "pipelines.run, pipelines.check, pipelines.prepare, pipelines.generate, pipelines.measure, pipelines.results"
+    )
+    code = f"import sys, {stages}; print(*{{'diffusers', 'transformers', 'peft'}} & set(sys.modules))"
+    assert subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.strip() == ""

@@ -14,8 +14,9 @@ import pytest
 import torch
 
 from stableavatar import segments
-from stableavatar.avatar import Avatar, VideoReport, VideoRequest
+from stableavatar.avatar import Avatar
 from stableavatar.checkpoint import Snapshot
+from stableavatar.request import VideoReport, VideoRequest
 from stableavatar.sampling.settings import Sampling
 from tests.small import PRESET, Exhausted, small_request
 

@@ -23,11 +23,9 @@ from accelerate import cpu_offload_with_hook
 from accelerate.hooks import UserCpuOffloadHook, remove_hook_from_module
 from torch import nn
 
-from stableavatar.choices import MODES
+from stableavatar.choices import MODES, RESIDENT
 from stableavatar.model.dit import StableAvatarTransformer
 from stableavatar.model.weights import dtype_of
-
-RESIDENT = ("full", "fp8")  # everything stays on the device
 
 _LOWER = {"full": "model_offload", "model_offload": "group_offload", "fp8": "fp8_group_offload"}
 _SPARE = 0.9  # of the free memory may be planned for; the rest is lost to fragments and kernels' workspaces

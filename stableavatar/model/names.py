@@ -2,15 +2,13 @@
 
 The published files keep the names of the original Wan code. diffusers knows those of the transformer's trunk and of
 the VAE; the audio path, the text encoder and the image encoder are mapped here. Each map takes any part of a file.
+
+diffusers loads for seconds, so it does where it is used: who only wants to know whose weights these are does without.
 """
 
 import re
 from collections.abc import Iterable, Mapping
 
-from diffusers.loaders.single_file_utils import (
-    convert_wan_transformer_to_diffusers,
-    convert_wan_vae_to_diffusers,
-)
 from torch import Tensor
 
 Tensors = Mapping[str, Tensor]
@@ -66,12 +64,16 @@ def is_vocal(name: str) -> bool:
 
 def transformer_tensors(published: Tensors) -> dict[str, Tensor]:
     """Published StableAvatar transformer -> `StableAvatarTransformer`."""
+    from diffusers.loaders.single_file_utils import convert_wan_transformer_to_diffusers
+
     converted = convert_wan_transformer_to_diffusers(dict(published))
     return {_rename(name, _VOCAL_NAMES): tensor for name, tensor in converted.items()}
 
 
 def vae_tensors(published: Tensors) -> dict[str, Tensor]:
     """Published Wan 2.1 VAE -> `AutoencoderKLWan`."""
+    from diffusers.loaders.single_file_utils import convert_wan_vae_to_diffusers
+
     return convert_wan_vae_to_diffusers(dict(published))
 
 

@@ -1,35 +1,45 @@
 """Flow-matching schedulers by name, all from diffusers. Each keeps the state of one video: make another for the next.
 
 Euler's schedule applies the shift twice, as the published one does; the other two apply it once.
+
+diffusers loads for seconds, so it does when a scheduler is made: to look whether there is such a name takes none of it.
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from diffusers import DPMSolverMultistepScheduler, FlowMatchEulerDiscreteScheduler, UniPCMultistepScheduler
 from torch import Tensor
 
 from stableavatar.sampling.state import to_host
+
+if TYPE_CHECKING:
+    from diffusers import DPMSolverMultistepScheduler, FlowMatchEulerDiscreteScheduler, UniPCMultistepScheduler
 
 # What changes in them from step to step. Their schedule does not.
 _GATHERED = ("_step_index", "lower_order_nums", "this_order", "last_sample", "model_outputs", "timestep_list")
 
 
-def euler_scheduler(num_steps: int, shift: float) -> FlowMatchEulerDiscreteScheduler:
+def euler_scheduler(num_steps: int, shift: float) -> "FlowMatchEulerDiscreteScheduler":
     """Flow matching over `num_steps` steps. The published schedule applies the shift twice, as diffusers does."""
+    from diffusers import FlowMatchEulerDiscreteScheduler
+
     scheduler = FlowMatchEulerDiscreteScheduler(shift=shift)
     scheduler.set_timesteps(num_steps)
     return scheduler
 
 
-def unipc_scheduler(num_steps: int, shift: float) -> UniPCMultistepScheduler:
+def unipc_scheduler(num_steps: int, shift: float) -> "UniPCMultistepScheduler":
     """UniPC, second order. Source: arXiv 2302.04867."""
+    from diffusers import UniPCMultistepScheduler
+
     return _multistep(UniPCMultistepScheduler, num_steps, shift)
 
 
-def dpm_scheduler(num_steps: int, shift: float) -> DPMSolverMultistepScheduler:
+def dpm_scheduler(num_steps: int, shift: float) -> "DPMSolverMultistepScheduler":
     """DPM-Solver++, second order, multistep. Source: arXiv 2211.01095."""
+    from diffusers import DPMSolverMultistepScheduler
+
     return _multistep(DPMSolverMultistepScheduler, num_steps, shift)
 
 

@@ -14,9 +14,10 @@ from pathlib import Path
 import numpy as np
 
 from stableavatar.audio.decode import decode_speech, encode_sound
-from stableavatar.avatar import Avatar, VideoRequest
+from stableavatar.avatar import Avatar
 from stableavatar.model.conditions import TextEncoder
 from stableavatar.presets import tiny
+from stableavatar.request import VideoRequest
 from stableavatar.units import frames_in, latents_for
 from tests.media import write_tone
 
