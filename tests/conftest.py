@@ -20,10 +20,14 @@ from tests.faults import Faults, proxy
 EXAMPLES = Path(__file__).parents[1] / "manifests" / "examples"
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist looks for the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests that share a Ray cluster run in one process, those that start their own in another, one after the other."""
+    """Tests that share something large run in one process: the Ray cluster, and the folder of weights of full size.
+
+    Those that start a cluster of their own run in another one, one after the other.
+    """
     for item in items:
-        for name in {"ray_cluster", "ray_alone"} & set(getattr(item, "fixturenames", ())):
+        for name in {"ray_cluster", "ray_alone", "full_folder"} & set(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.xdist_group(name))
 
 

@@ -17,8 +17,8 @@ def check_night(bucket: str, num_rows: int, disturbances: list[Disturbance]) -> 
     address = ray.get_runtime_context().gcs_address
     manifest = write_manifest(f"{bucket}/in", num_rows, faults)
     assert start_driver(manifest, f"{bucket}/quiet", address).wait() == 2
-    expected = {name: data for name, data in files_in(f"{bucket}/quiet").items() if name.startswith("videos/")}
-    assert len(expected) == num_rows - len(faults)
+    expected = videos_and_sheets(files_in(f"{bucket}/quiet"))
+    assert len(expected) == 2 * (num_rows - len(faults))
     for disturbance in disturbances:
         output = f"{bucket}/night-{disturbance.seed}"
         kills = run_disturbed(manifest, output, address, num_rows, disturbance)
@@ -28,12 +28,16 @@ def check_night(bucket: str, num_rows: int, disturbances: list[Disturbance]) -> 
         print(f"\n{disturbance}: killed {kills}; rows by attempts {dict(sorted(attempts.items()))}")
         assert kills["drivers"] == len(disturbance.driver_deaths) and kills["generators"] > 0
         # Exactly these files, byte for byte: none lost, none twice, nothing left behind.
-        assert {name: data for name, data in found.items() if name.startswith("videos/")} == expected
+        assert videos_and_sheets(found) == expected
         assert set(found) - set(expected) == {"results.parquet", "run.json"}
-        assert Counter(row["status"] for row in table) == {"ok": len(expected), "failed": len(faults)}
+        assert Counter(row["status"] for row in table) == {"ok": num_rows - len(faults), "failed": len(faults)}
         kinds = Counter(row["error_kind"] for row in table if row["status"] == "failed")
         assert kinds == Counter(fault["kind"] for fault in faults)
         assert len({row["id"] for row in table}) == num_rows
+
+
+def videos_and_sheets(files: dict[str, bytes]) -> dict[str, bytes]:
+    return {name: data for name, data in files.items() if name.startswith(("videos/", "sheets/"))}
 
 
 @pytest.mark.slow

@@ -10,7 +10,7 @@ from tests.faults import Faults
 
 
 @pytest.mark.slow
-def test_a_flaky_store_changes_nothing(bucket: str, faults: Faults) -> None:
+def test_a_flaky_store_changes_nothing(ray_alone: None, bucket: str, faults: Faults) -> None:
     faults.share = 0.0
     manifest = write_manifest(f"{bucket}/in", 6, FAULTS[:2])
     good, flaky = f"{bucket}/good", f"{bucket}/flaky"

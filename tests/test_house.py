@@ -1,5 +1,6 @@
 """The house itself: its rooms, its pinned versions and its two commands."""
 
+import inspect
 import os
 import re
 import shutil
@@ -9,6 +10,8 @@ import tomllib
 from pathlib import Path
 
 import pytest
+
+from tests.conftest import pytest_collection_modifyitems
 
 ROOT = Path(__file__).parents[1]
 TOP_LEVEL = {
@@ -47,6 +50,24 @@ def test_everything_the_project_asks_for_is_pinned() -> None:
     asked += [*project["build-system"]["requires"], "pip", "audio-separator"]
     names = {_normal(re.split(r"[\[<>=!~ ]", requirement)[0]) for requirement in asked}
     assert names - pins().keys() == set()
+
+
+def test_tests_of_one_group_run_in_one_process(tmp_path: Path) -> None:
+    """Some pairs of pytest and pytest-xdist forget the groups in silence; then every process starts a Ray cluster."""
+    hook = inspect.getsource(pytest_collection_modifyitems)
+    (tmp_path / "conftest.py").write_text(f"import pytest\n\n{hook}")
+    (tmp_path / "test_group.py").write_text(
+        "import os, pathlib\nimport pytest\n"
+        "@pytest.fixture\n"
+        "def ray_cluster(): pass\n"
+        "@pytest.mark.parametrize('number', range(8))\n"
+        "def test_it(ray_cluster, number):\n"
+        "    pathlib.Path(os.environ['PYTEST_XDIST_WORKER']).touch()\n"
+    )
+    words = ["--numprocesses", "2", "--dist", "loadgroup", "--rootdir", ".", "-p", "no:cacheprovider"]
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
+    subprocess.run([sys.executable, "-m", "pytest", *words], cwd=tmp_path, env=environment, check=True)
+    assert len(list(tmp_path.glob("gw*"))) == 1
 
 
 @pytest.fixture

@@ -6,14 +6,13 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from pipelines import results, storage
+from pipelines.cli import main
+from pipelines.status import read_status
 from tests.conftest import EXAMPLES
-
-pytestmark = pytest.mark.usefixtures("ray_alone")
 
 ROW = {"portrait": f"{EXAMPLES}/portrait_nasa.jpg", "audio": f"{EXAMPLES}/speech_es_short.flac", "end_s": 0.5}
 
@@ -37,13 +36,9 @@ def run(*words: str) -> tuple[int, str, str]:
     return process.returncode, out, err
 
 
-def status(output: str) -> dict[str, Any]:
-    return json.loads(run("status", output, "--json")[1])
-
-
 # Rows of the same run may overtake each other on their way to the generator, so `urgent` is mostly, not surely, done.
 @pytest.mark.slow
-def test_a_run_drains_when_it_is_told_to_and_the_next_one_goes_on(manifest: str, bucket: str) -> None:
+def test_a_run_drains_when_it_is_told_to_and_the_next_one_goes_on(ray_alone: None, manifest: str, bucket: str) -> None:
     output = f"{bucket}/out"
     first = start("render", manifest, "--output", output)
     deadline = time.monotonic() + 200
@@ -53,9 +48,9 @@ def test_a_run_drains_when_it_is_told_to_and_the_next_one_goes_on(manifest: str,
     code, _, err = run("render", manifest, "--output", output)
     assert code == 1
     assert "works there" in err and "--output" in err
-    seen = status(output)
-    assert seen["is_running"] and seen["num_rows"] == 3
-    before = {"urgent"} if seen["num_ok"] else set()
+    seen = read_status(output)
+    assert seen.is_running and seen.num_rows == 3
+    before = {"urgent"} if seen.num_ok else set()
 
     first.send_signal(signal.SIGTERM)
     out, err = first.communicate(timeout=200)
@@ -65,8 +60,8 @@ def test_a_run_drains_when_it_is_told_to_and_the_next_one_goes_on(manifest: str,
     carried_over = [json.loads(line) for line in storage.read(f"{output}/carry-over.jsonl").splitlines()]
     assert {row["id"] for row in carried_over} == left
     assert "state.safetensors" in storage.names_in(f"{output}/checkpoints/{stem(output, 'long')}")
-    seen = status(output)
-    assert (seen["is_running"], seen["num_ok"], seen["num_unfinished"]) == (False, len(before), len(left))
+    seen = read_status(output)
+    assert (seen.is_running, seen.num_ok, seen.num_unfinished) == (False, len(before), len(left))
 
     code, out, err = run("render", manifest, "--output", output)
     assert code == 0, err
@@ -84,8 +79,9 @@ def stem(output: str, id: str) -> str:
 
 
 @pytest.mark.slow
-def test_a_run_whose_hours_are_used_up_begins_nothing_new(manifest: str, tmp_path: Path) -> None:
-    code, out, _ = run("render", manifest, "--output", f"{tmp_path}/out", "--max-gpu-hours", "1e-9")
-    assert code == 3
-    assert "1e-09 GPU hours are used up: 3 rows are unfinished" in out
+def test_a_run_whose_hours_are_used_up_begins_nothing_new(
+    ray_cluster: None, manifest: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["render", manifest, "--output", f"{tmp_path}/out", "--max-gpu-hours", "1e-9"]) == 3
+    assert "1e-09 GPU hours are used up: 3 rows are unfinished" in " ".join(capsys.readouterr().out.split())
     assert storage.names_in(f"{tmp_path}/out/videos") == []
