@@ -51,6 +51,7 @@ def begin(tmp_path: Path) -> Any:
         "JOB": "nightly-29",
         "JOB_UID": "u",
     }
+    (tmp_path / "jobs").write_text("nightly-28 nightly-28-run nightly-29")
 
     def call(runs: str) -> tuple[int, str, Thing | None]:
         (tmp_path / "runs").write_text(runs)
@@ -63,23 +64,23 @@ def begin(tmp_path: Path) -> Any:
 
 
 def test_each_night_is_a_run_of_the_same_pattern(begin: Any) -> None:
-    code, said, made = begin("nightly-27 Failed\nnightly-28 Complete\n")
+    code, said, made = begin("nightly-27-run Failed\nnightly-28-run Complete\n")
     assert (code, said) == (0, "") and made is not None
     validate(made)
     assert made["spec"] == {**job_spec("nightly"), "suspend": False}
     owner = {"apiVersion": "batch/v1", "kind": "Job", "name": "nightly-29", "uid": "u"}
     rest = {"namespace": "stableavatar", "labels": {"run": "nightly"}, "ownerReferences": [owner]}
-    assert made["metadata"] == {"name": "nightly-29", **rest}
+    assert made["metadata"] == {"name": "nightly-29-run", **rest}
 
 
 @pytest.mark.parametrize("state", ["Running", "Initializing", "Retrying", ""])
 def test_a_night_is_not_begun_while_another_goes_on(begin: Any, state: str) -> None:
-    code, said, made = begin(f"nightly-27 Complete\nnightly-28 {state}\n")
-    assert code == 1 and made is None and "nightly-28 still runs" in said
+    code, said, made = begin(f"nightly-27-run Complete\nnightly-28-run {state}\n")
+    assert code == 1 and made is None and "nightly-28-run still runs" in said
 
 
 def test_a_second_attempt_finds_the_run_of_the_first(begin: Any) -> None:
-    assert begin("nightly-29 Running\n") == (0, "", None)
+    assert begin("nightly-29-run Running\n") == (0, "", None)
 
 
 def test_a_night_asks_only_for_what_it_does() -> None:

@@ -1,4 +1,4 @@
-"""A kubectl that knows one stored RayJob, and the runs whose names and states lie in the file `runs`."""
+"""A kubectl that knows one stored RayJob, runs with their states (the file `runs`), and the names of Jobs (`jobs`)."""
 
 import json
 import os
@@ -26,6 +26,9 @@ match sys.argv[1:]:
     case ["patch", "--local", "--filename", "-", "--type", "merge", "--output", "json", "--patch", patch]:
         json.dump(merged(json.load(sys.stdin), json.loads(patch)), sys.stdout)
     case ["create", "--filename", "-"]:
-        (folder / "created.json").write_text(sys.stdin.read())
+        made = json.load(sys.stdin)
+        if made["metadata"]["name"] in (folder / "jobs").read_text().split():
+            sys.exit("KubeRay would take this Job for the one that submits the run, and never submit it")
+        (folder / "created.json").write_text(json.dumps(made))
     case words:
         sys.exit(f"kubectl {words} is not expected")
