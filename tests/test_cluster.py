@@ -242,6 +242,9 @@ def test_images_are_pinned_and_of_this_version() -> None:
     assert job_spec("bulk")["rayClusterSpec"]["rayVersion"] == pins()["ray"]
 
 
+NEEDED = {"--tmux": "tmux", "pgrep": "procps", "`TZ`": "tzdata"}  # a word of ours: the package of its program
+
+
 def hadolint(path: Path) -> subprocess.CompletedProcess[str]:
     words = [str(Path(sys.executable).with_name("hadolint")), "--no-color", str(path)]
     return subprocess.run(words, capture_output=True, text=True, check=False)
@@ -253,6 +256,15 @@ def test_dockerfile_passes_its_linter(tmp_path: Path) -> None:
     wrong = tmp_path / "Dockerfile"
     wrong.write_text((CLUSTER / "Dockerfile").read_text().replace("USER 1000", "USER root"))
     assert "DL3002" in hadolint(wrong).stdout
+
+
+def test_image_has_the_programs_that_are_run_in_it() -> None:
+    """`ray exec` and `ray attach` run in the container, as the commands of pods do."""
+    last = (CLUSTER / "Dockerfile").read_text().rpartition("\nFROM ")[2]
+    [words] = re.findall(r"apt-get install ([^&]*)", last)
+    said = README + (KUBERNETES / "base/rayjob.yaml").read_text()
+    assert [word for word in NEEDED if word not in said] == []
+    assert set(NEEDED.values()) <= set(words.split())
 
 
 def test_image_is_installed_as_the_makefile_installs() -> None:
