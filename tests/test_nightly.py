@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from pipelines.arguments import parser
 from tests.kubernetes.kustomize import Thing, build
 from tests.kubernetes.overlays import KUBERNETES, job_spec, only, pods, run_line
 from tests.kubernetes.schemas import validate
@@ -24,8 +26,18 @@ def test_nights_end_by_the_clock_that_begins_them() -> None:
     for overlay in ("nightly", "nightly-raycronjob"):
         head = pods(job_spec(overlay))["head"]["containers"][0]
         assert {"name": "TZ", "value": schedule["timeZone"]} in head["env"]
-        # After half past six a second attempt would go on until tomorrow's.
         assert "--stop-by 06:30" in run_line(overlay) and job_spec(overlay)["backoffLimit"] == 0
+
+
+@pytest.mark.parametrize("overlay", ["nightly", "nightly-raycronjob"])
+def test_a_night_that_is_submitted_again_in_the_morning_does_not_go_on_until_tomorrow(overlay: str) -> None:
+    """Whoever comes after half past six takes it for tomorrow's: KubeRay ends the night soon after."""
+    minute, hour = only(build(KUBERNETES / "nightly"), "CronJob")["spec"]["schedule"].split()[:2]
+    stop_by = parser().parse_args(shlex.split(run_line(overlay))[1:]).stop_by
+    night_s = (stop_by.hour - int(hour)) % 24 * 3600 + (stop_by.minute - int(minute)) * 60
+    drain_s = pods(job_spec(overlay))["head"]["terminationGracePeriodSeconds"]
+    assert job_spec(overlay)["submitterConfig"]["backoffLimit"] == 2
+    assert night_s + drain_s < job_spec(overlay)["activeDeadlineSeconds"] <= night_s + 3600
 
 
 @pytest.fixture
