@@ -90,17 +90,26 @@ WRONG: dict[str, tuple[str, Any]] = {
     "unknown field of a pod": ("spec.rayClusterSpec.headGroupSpec.template.spec.gracePeriod", 9),
     "unknown field of a container": ("spec.rayClusterSpec.headGroupSpec.template.spec.containers.0.e", []),
     "number as text": ("spec.backoffLimit", "2"),
+    "text as priority": ("spec.rayClusterSpec.workerGroupSpecs.0.priority", "high"),
     "text as number": ("spec.rayClusterSpec.headGroupSpec.rayStartParams.num-cpus", 0),
     "no such mode": ("spec.rayClusterSpec.authOptions.mode", "Token"),
     "name too long": ("metadata.name", "s" * 48),
 }
 
 
+def changed_run(path: str, value: Any) -> Thing:
+    operation = {"op": "add", "path": "/" + path.replace(".", "/"), "value": value}
+    return jsonpatch.apply_patch(only(build(KUBERNETES / "bulk"), "RayJob"), [operation])
+
+
 @pytest.mark.parametrize(("path", "value"), WRONG.values(), ids=WRONG)
 def test_wrong_runs_are_refused(path: str, value: Any) -> None:
-    operation = {"op": "add", "path": "/" + path.replace(".", "/"), "value": value}
     with pytest.raises(ValidationError):
-        validate(jsonpatch.apply_patch(only(build(KUBERNETES / "bulk"), "RayJob"), [operation]))
+        validate(changed_run(path, value))
+
+
+def test_a_group_may_come_before_others() -> None:
+    validate(changed_run("spec.rayClusterSpec.workerGroupSpecs.0.priority", 10))
 
 
 def test_wrong_objects_of_kubernetes_are_refused() -> None:
