@@ -64,6 +64,12 @@ def test_own_overlay_is_a_few_lines(mine: Path) -> None:
     assert "s3://mine/" in only(things, "RayJob")["spec"]["entrypoint"]
 
 
+def test_what_is_deleted_before_applying_again_is_all_that_cannot_change(mine: Path) -> None:
+    [named] = re.findall(r"kubectl delete .*--ignore-not-found (.*)", README)
+    once = [thing for thing in build(mine) if thing["kind"] in ("Job", "RayJob")]
+    assert set(named.split()) == {f"{thing['kind'].lower()}/{thing['metadata']['name']}" for thing in once}
+
+
 def test_each_file_belongs_to_some_overlay() -> None:
     used = {KUBERNETES / overlay for overlay in (*OVERLAYS, "14b")}
     for folder in list(used):
@@ -178,11 +184,19 @@ ALONE = [*("unshare", "--user", "--map-root-user", "--pid", "--fork", "--mount-p
 
 @pytest.mark.skipif(subprocess.run([*ALONE, "true"], capture_output=True).returncode != 0, reason="no such namespaces")
 @pytest.mark.parametrize(
-    "work", ["ray::MapWorker(Map(Generate)).submit", "/opt/venv/bin/python stableavatar render s3://a"]
+    "work",
+    [
+        "ray::MapWorker(Map(Generate)).submit",
+        "/opt/venv/bin/python /opt/venv/bin/stableavatar render s3://a",
+        "/opt/venv/bin/python /opt/venv/bin/stableavatar retry s3://a",
+        "python -m pipelines.cli render s3://a",
+    ],
 )
 def test_pods_wait_for_their_work_and_for_nothing_else(work: str) -> None:
     script = pods(job_spec("bulk"))["gpu"]["containers"][0]["lifecycle"]["preStop"]["exec"]["command"][-1]
-    bash = f'(exec -a ray::RuntimeEnvAgent sleep 60) & (exec -a "$WORK" sleep 1) & work=$!\n{script}\n! kill -0 $work'
+    idle = ["ray::RuntimeEnvAgent", "ray::IDLE", "ray::MapWorker(Map(Generate))", "ray::Progress"]
+    bash = "".join(f"(exec -a '{title}' sleep 60) & " for title in idle)
+    bash += f'(exec -a "$WORK" sleep 1) & work=$!\n{script}\n! kill -0 $work'
     environment = {**os.environ, "WORK": work}  # in the words of bash, the script would find itself
     subprocess.run([*ALONE, "bash", "-c", bash], env=environment, check=True, capture_output=True, timeout=30)
 
