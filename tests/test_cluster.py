@@ -211,6 +211,15 @@ def test_head_has_no_work_and_workers_come_from_nothing(overlay: str) -> None:
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
+def test_generators_may_go_to_nodes_with_gpus_and_to_spot_nodes(overlay: str) -> None:
+    """Such nodes have taints, by these names: a pod that does not tolerate them waits for ever."""
+    tainted = {"nvidia.com/gpu", "cloud.google.com/gke-spot", "kubernetes.azure.com/scalesetpriority", "spot"}
+    tolerated = {name: pod.get("tolerations", []) for name, pod in pods(job_spec(overlay)).items()}
+    assert {toleration["key"] for toleration in tolerated.pop("gpu")} == tainted
+    assert tolerated == {"head": [], "cpu": []}  # a head that goes takes the run with it
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
 def test_pods_have_no_rights_they_do_not_need(overlay: str) -> None:
     things = build(KUBERNETES / overlay)
     for containers in values(things, "containers") + values(things, "initContainers"):
@@ -288,6 +297,14 @@ def test_image_has_the_programs_that_are_run_in_it() -> None:
     said = README + (KUBERNETES / "base/rayjob.yaml").read_text()
     assert [word for word in NEEDED if word not in said] == []
     assert set(NEEDED.values()) <= set(words.split())
+
+
+def test_image_has_the_pinned_versions() -> None:
+    dockerfile = (CLUSTER / "Dockerfile").read_text().replace("\\\n", " ")
+    before, _, after = dockerfile.partition("pip install")
+    [settings] = re.findall(r"^ENV (.*PIP_CONSTRAINT.*)$", before, re.MULTILINE)
+    assert {"PIP_CONSTRAINT=constraints.txt", "PIP_BUILD_CONSTRAINT=constraints.txt"} <= set(settings.split())
+    assert "constraints.txt" in before[: before.index(settings)] and "PIP_" not in after
 
 
 def test_image_is_installed_as_the_makefile_installs() -> None:
