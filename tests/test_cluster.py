@@ -305,6 +305,10 @@ def test_image_has_the_pinned_versions() -> None:
     [settings] = re.findall(r"^ENV (.*PIP_CONSTRAINT.*)$", before, re.MULTILINE)
     assert {"PIP_CONSTRAINT=constraints.txt", "PIP_BUILD_CONSTRAINT=constraints.txt"} <= set(settings.split())
     assert "constraints.txt" in before[: before.index(settings)] and "PIP_" not in after
+    installed = re.findall(r"(?<![-\w])pip install ([^&;\n]*)", dockerfile)
+    names = {word for words in installed for word in words.split() if re.fullmatch(r"[a-z][a-z-]*", word)}
+    assert names == {"audio-separator", "flash-attn", "ninja", "pip", "setuptools", "wheel"} and names <= pins().keys()
+    assert "==" not in "".join(installed)
 
 
 def test_image_is_installed_as_the_makefile_installs() -> None:

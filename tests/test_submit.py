@@ -15,6 +15,7 @@ from ray.runtime_env import RuntimeEnv
 from pipelines import results, storage
 from tests.conftest import EXAMPLES
 from tests.nodes import ROOT, nodes, wait_for
+from tests.test_house import pins
 
 TOKEN = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0123456789abcdef" * 4}
 TINY = ("--model", "tiny")
@@ -94,7 +95,8 @@ def test_both_parts_of_the_runtime_environment_are_understood() -> None:
     text = (ROOT / "cluster/runtime-env.yaml").read_text()
     mine, packages = text[: text.index("# For nodes")], text[text.index("# uv:") :]
     assert set(RuntimeEnv(**yaml.safe_load(mine))) == {"excludes", "env_vars"}
-    assert set(RuntimeEnv(**yaml.safe_load(re.sub("^# ", "", packages, flags=re.MULTILINE)))) == {"uv"}
+    installed = RuntimeEnv(**yaml.safe_load(re.sub("^# ", "", packages, flags=re.MULTILINE)))
+    assert set(installed) == {"uv"} and installed["uv"]["uv_version"] == f"=={pins()['uv']}"
 
 
 def write_manifest(bucket: str) -> str:
