@@ -78,17 +78,6 @@ def test_each_file_belongs_to_some_overlay() -> None:
     assert {path for path in KUBERNETES.iterdir() if path not in used} == set()
 
 
-@pytest.mark.skipif(not shutil.which("kubectl"), reason="kubectl, which carries kustomize, is not installed")
-def test_kustomize_itself_gives_the_same(mine: Path) -> None:
-    for folder in (*(KUBERNETES / overlay for overlay in OVERLAYS), mine):
-        made = subprocess.run(["kubectl", "kustomize", folder], capture_output=True, text=True, check=True).stdout
-
-        def named(things: Any) -> dict[str, Thing]:
-            return {f"{thing['kind']}/{thing['metadata']['name']}": thing for thing in things}
-
-        assert named(yaml.safe_load_all(made)) == named(build(folder))
-
-
 WRONG: dict[str, tuple[str, Any]] = {
     "unknown field of the job": ("spec.concurrencyPolicy", "Forbid"),
     "unknown field of the cluster": ("spec.rayClusterSpec.autoscaling", True),
