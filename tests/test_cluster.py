@@ -216,9 +216,22 @@ def test_pods_have_no_rights_they_do_not_need(overlay: str) -> None:
             assert container["securityContext"]["capabilities"] == {"drop": ["ALL"]}
             assert not container["securityContext"]["allowPrivilegeEscalation"]
             assert "memory" in container["resources"]["limits"]
-    assert all(context["runAsNonRoot"] for context in values(things, "securityContext") if "runAsUser" in context)
+    for pod in (spec for spec in values(things, "spec") if "containers" in spec):
+        context = pod["securityContext"]
+        assert context["runAsNonRoot"] and context["seccompProfile"] == {"type": "RuntimeDefault"}
     tokens = {name: pod.get("automountServiceAccountToken", True) for name, pod in pods(job_spec(overlay)).items()}
     assert tokens == {"head": True, "cpu": False, "gpu": False}
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_the_pod_that_submits_has_no_more_rights_than_others(overlay: str) -> None:
+    """KubeRay's own has no security context, which namespaces of the level `restricted` refuse."""
+    submitter = job_spec(overlay)["submitterPodTemplate"]["spec"]
+    head = pods(job_spec(overlay))["head"]
+    [container], [ray] = submitter["containers"], head["containers"]
+    assert submitter["securityContext"] == head["securityContext"] and not submitter["automountServiceAccountToken"]
+    assert submitter["restartPolicy"] == "Never" and not {"command", "args", "env"} & container.keys()
+    assert container["securityContext"] == ray["securityContext"] and container["image"] == ray["image"]
 
 
 @pytest.mark.parametrize("name", CLOUDS)
