@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 folder = Path(os.environ["FOLDER"])
-KUBECTL = Path(sys.executable).with_name("kubectl")  # the real one, for what needs no cluster
+KUBECTL = str(Path(sys.executable).with_name("kubectl"))  # the real one, for what needs no cluster
 
 
 match sys.argv[1:]:
