@@ -8,7 +8,6 @@ from typing import Any
 import boto3
 import pytest
 from botocore.retries.standard import ExponentialBackoff
-from moto.server import ThreadedMotoServer
 from s3fs import S3FileSystem
 
 from manifests.schema import MANIFEST
@@ -16,6 +15,7 @@ from pipelines import lease, plan, retries, scratch
 from pipelines.workers import cluster
 from stableavatar.presets import Preset, tiny
 from tests.faults import Faults, proxy
+from tests.s3 import serve_s3
 
 EXAMPLES = Path(__file__).parents[1] / "manifests" / "examples"
 
@@ -43,21 +43,8 @@ def scratch_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 @pytest.fixture(scope="session")
 def s3_server() -> Iterator[str]:
     """The address of an S3 server on this machine; the environment leads every client of this process to it."""
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    settings = {
-        "AWS_ENDPOINT_URL": f"http://{host}:{port}",
-        "AWS_ACCESS_KEY_ID": "test",
-        "AWS_SECRET_ACCESS_KEY": "test",
-        "AWS_DEFAULT_REGION": "us-east-1",
-        "AWS_EC2_METADATA_DISABLED": "true",
-    }
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in settings.items():
-            patch.setenv(name, value)
-        yield settings["AWS_ENDPOINT_URL"]
-    server.stop()
+    with serve_s3() as address:
+        yield address
 
 
 @pytest.fixture

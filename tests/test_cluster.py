@@ -64,23 +64,18 @@ def test_own_overlay_is_a_few_lines(mine: Path) -> None:
     assert "s3://mine/" in only(things, "RayJob")["spec"]["entrypoint"]
 
 
+def test_what_is_deleted_before_applying_again_is_all_that_cannot_change(mine: Path) -> None:
+    [named] = re.findall(r"kubectl delete .*--ignore-not-found (.*)", README)
+    once = [thing for thing in build(mine) if thing["kind"] in ("Job", "RayJob")]
+    assert set(named.split()) == {f"{thing['kind'].lower()}/{thing['metadata']['name']}" for thing in once}
+
+
 def test_each_file_belongs_to_some_overlay() -> None:
     used = {KUBERNETES / overlay for overlay in (*OVERLAYS, "14b")}
     for folder in list(used):
         layer = yaml.safe_load((folder / "kustomization.yaml").read_text())
         used |= {(folder / name).resolve() for name in (*layer.get("resources", []), *layer.get("components", []))}
     assert {path for path in KUBERNETES.iterdir() if path not in used} == set()
-
-
-@pytest.mark.skipif(not shutil.which("kubectl"), reason="kubectl, which carries kustomize, is not installed")
-def test_kustomize_itself_gives_the_same(mine: Path) -> None:
-    for folder in (*(KUBERNETES / overlay for overlay in OVERLAYS), mine):
-        made = subprocess.run(["kubectl", "kustomize", folder], capture_output=True, text=True, check=True).stdout
-
-        def named(things: Any) -> dict[str, Thing]:
-            return {f"{thing['kind']}/{thing['metadata']['name']}": thing for thing in things}
-
-        assert named(yaml.safe_load_all(made)) == named(build(folder))
 
 
 WRONG: dict[str, tuple[str, Any]] = {
@@ -90,17 +85,26 @@ WRONG: dict[str, tuple[str, Any]] = {
     "unknown field of a pod": ("spec.rayClusterSpec.headGroupSpec.template.spec.gracePeriod", 9),
     "unknown field of a container": ("spec.rayClusterSpec.headGroupSpec.template.spec.containers.0.e", []),
     "number as text": ("spec.backoffLimit", "2"),
+    "text as priority": ("spec.rayClusterSpec.workerGroupSpecs.0.priority", "high"),
     "text as number": ("spec.rayClusterSpec.headGroupSpec.rayStartParams.num-cpus", 0),
     "no such mode": ("spec.rayClusterSpec.authOptions.mode", "Token"),
     "name too long": ("metadata.name", "s" * 48),
 }
 
 
+def changed_run(path: str, value: Any) -> Thing:
+    operation = {"op": "add", "path": "/" + path.replace(".", "/"), "value": value}
+    return jsonpatch.apply_patch(only(build(KUBERNETES / "bulk"), "RayJob"), [operation])
+
+
 @pytest.mark.parametrize(("path", "value"), WRONG.values(), ids=WRONG)
 def test_wrong_runs_are_refused(path: str, value: Any) -> None:
-    operation = {"op": "add", "path": "/" + path.replace(".", "/"), "value": value}
     with pytest.raises(ValidationError):
-        validate(jsonpatch.apply_patch(only(build(KUBERNETES / "bulk"), "RayJob"), [operation]))
+        validate(changed_run(path, value))
+
+
+def test_a_group_may_come_before_others() -> None:
+    validate(changed_run("spec.rayClusterSpec.workerGroupSpecs.0.priority", 10))
 
 
 def test_wrong_objects_of_kubernetes_are_refused() -> None:
@@ -169,11 +173,19 @@ ALONE = [*("unshare", "--user", "--map-root-user", "--pid", "--fork", "--mount-p
 
 @pytest.mark.skipif(subprocess.run([*ALONE, "true"], capture_output=True).returncode != 0, reason="no such namespaces")
 @pytest.mark.parametrize(
-    "work", ["ray::MapWorker(Map(Generate)).submit", "/opt/venv/bin/python stableavatar render s3://a"]
+    "work",
+    [
+        "ray::MapWorker(Map(Generate)).submit",
+        "/opt/venv/bin/python /opt/venv/bin/stableavatar render s3://a",
+        "/opt/venv/bin/python /opt/venv/bin/stableavatar retry s3://a",
+        "python -m pipelines.cli render s3://a",
+    ],
 )
 def test_pods_wait_for_their_work_and_for_nothing_else(work: str) -> None:
     script = pods(job_spec("bulk"))["gpu"]["containers"][0]["lifecycle"]["preStop"]["exec"]["command"][-1]
-    bash = f'(exec -a ray::RuntimeEnvAgent sleep 60) & (exec -a "$WORK" sleep 1) & work=$!\n{script}\n! kill -0 $work'
+    idle = ["ray::RuntimeEnvAgent", "ray::IDLE", "ray::MapWorker(Map(Generate))", "ray::Progress"]
+    bash = "".join(f"(exec -a '{title}' sleep 60) & " for title in idle)
+    bash += f'(exec -a "$WORK" sleep 1) & work=$!\n{script}\n! kill -0 $work'
     environment = {**os.environ, "WORK": work}  # in the words of bash, the script would find itself
     subprocess.run([*ALONE, "bash", "-c", bash], env=environment, check=True, capture_output=True, timeout=30)
 
@@ -188,6 +200,15 @@ def test_head_has_no_work_and_workers_come_from_nothing(overlay: str) -> None:
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
+def test_generators_may_go_to_nodes_with_gpus_and_to_spot_nodes(overlay: str) -> None:
+    """Such nodes have taints, by these names: a pod that does not tolerate them waits for ever."""
+    tainted = {"nvidia.com/gpu", "cloud.google.com/gke-spot", "kubernetes.azure.com/scalesetpriority", "spot"}
+    tolerated = {name: pod.get("tolerations", []) for name, pod in pods(job_spec(overlay)).items()}
+    assert {toleration["key"] for toleration in tolerated.pop("gpu")} == tainted
+    assert tolerated == {"head": [], "cpu": []}  # a head that goes takes the run with it
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
 def test_pods_have_no_rights_they_do_not_need(overlay: str) -> None:
     things = build(KUBERNETES / overlay)
     for containers in values(things, "containers") + values(things, "initContainers"):
@@ -195,9 +216,22 @@ def test_pods_have_no_rights_they_do_not_need(overlay: str) -> None:
             assert container["securityContext"]["capabilities"] == {"drop": ["ALL"]}
             assert not container["securityContext"]["allowPrivilegeEscalation"]
             assert "memory" in container["resources"]["limits"]
-    assert all(context["runAsNonRoot"] for context in values(things, "securityContext") if "runAsUser" in context)
+    for pod in (spec for spec in values(things, "spec") if "containers" in spec):
+        context = pod["securityContext"]
+        assert context["runAsNonRoot"] and context["seccompProfile"] == {"type": "RuntimeDefault"}
     tokens = {name: pod.get("automountServiceAccountToken", True) for name, pod in pods(job_spec(overlay)).items()}
     assert tokens == {"head": True, "cpu": False, "gpu": False}
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_the_pod_that_submits_has_no_more_rights_than_others(overlay: str) -> None:
+    """KubeRay's own has no security context, which namespaces of the level `restricted` refuse."""
+    submitter = job_spec(overlay)["submitterPodTemplate"]["spec"]
+    head = pods(job_spec(overlay))["head"]
+    [container], [ray] = submitter["containers"], head["containers"]
+    assert submitter["securityContext"] == head["securityContext"] and not submitter["automountServiceAccountToken"]
+    assert submitter["restartPolicy"] == "Never" and not {"command", "args", "env"} & container.keys()
+    assert container["securityContext"] == ray["securityContext"] and container["image"] == ray["image"]
 
 
 @pytest.mark.parametrize("name", CLOUDS)
@@ -242,6 +276,9 @@ def test_images_are_pinned_and_of_this_version() -> None:
     assert job_spec("bulk")["rayClusterSpec"]["rayVersion"] == pins()["ray"]
 
 
+NEEDED = {"--tmux": "tmux", "pgrep": "procps", "`TZ`": "tzdata"}  # a word of ours: the package of its program
+
+
 def hadolint(path: Path) -> subprocess.CompletedProcess[str]:
     words = [str(Path(sys.executable).with_name("hadolint")), "--no-color", str(path)]
     return subprocess.run(words, capture_output=True, text=True, check=False)
@@ -253,6 +290,27 @@ def test_dockerfile_passes_its_linter(tmp_path: Path) -> None:
     wrong = tmp_path / "Dockerfile"
     wrong.write_text((CLUSTER / "Dockerfile").read_text().replace("USER 1000", "USER root"))
     assert "DL3002" in hadolint(wrong).stdout
+
+
+def test_image_has_the_programs_that_are_run_in_it() -> None:
+    """`ray exec` and `ray attach` run in the container, as the commands of pods do."""
+    last = (CLUSTER / "Dockerfile").read_text().rpartition("\nFROM ")[2]
+    [words] = re.findall(r"apt-get install ([^&]*)", last)
+    said = README + (KUBERNETES / "base/rayjob.yaml").read_text()
+    assert [word for word in NEEDED if word not in said] == []
+    assert set(NEEDED.values()) <= set(words.split())
+
+
+def test_image_has_the_pinned_versions() -> None:
+    dockerfile = (CLUSTER / "Dockerfile").read_text().replace("\\\n", " ")
+    before, _, after = dockerfile.partition("pip install")
+    [settings] = re.findall(r"^ENV (.*PIP_CONSTRAINT.*)$", before, re.MULTILINE)
+    assert {"PIP_CONSTRAINT=constraints.txt", "PIP_BUILD_CONSTRAINT=constraints.txt"} <= set(settings.split())
+    assert "constraints.txt" in before[: before.index(settings)] and "PIP_" not in after
+    installed = re.findall(r"(?<![-\w])pip install ([^&;\n]*)", dockerfile)
+    names = {word for words in installed for word in words.split() if re.fullmatch(r"[a-z][a-z-]*", word)}
+    assert names == {"audio-separator", "flash-attn", "ninja", "pip", "setuptools", "wheel"} and names <= pins().keys()
+    assert "==" not in "".join(installed)
 
 
 def test_image_is_installed_as_the_makefile_installs() -> None:

