@@ -5,6 +5,7 @@ import logging
 import os
 import sys
 import threading
+from contextlib import suppress
 from functools import cache
 from typing import Any
 
@@ -45,11 +46,17 @@ def pass_on(said: dict[str, Any]) -> None:
 
 @cache  # the second time it would catch itself
 def catch_stderr() -> None:
-    """Log, until the process ends, what is written to its stderr past Python's log: Ray's core does, which is C++."""
+    """Log, until the process ends, what is written to its stderr past Python's log: Ray's core does, which is C++.
+
+    Where nobody reads stderr any more, or its disk is full, the log is lost, and nothing else.
+    """
+    logging.raiseExceptions = False  # a handler that cannot write would say so here, and wait for itself to read it
     real = os.fdopen(os.dup(STDERR), "w", errors="backslashreplace")
     for handler in logging.root.handlers:
         if isinstance(handler, logging.StreamHandler):
-            handler.setStream(real)
+            with suppress(OSError):
+                handler.flush()
+            handler.stream = real
     caught, written = os.pipe()
     os.dup2(written, STDERR)
     os.close(written)

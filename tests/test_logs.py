@@ -99,6 +99,16 @@ def test_what_is_written_to_stderr_past_the_log_becomes_json() -> None:
     assert messages == ["[E] core_worker.cc: \ufffd", "ended by OSError", "logged", "printed"]
 
 
+def test_a_stderr_that_nothing_can_be_written_to_holds_up_nobody() -> None:
+    script = "import logging, sys; from pipelines import logs, relay; logs.start_json_logging(); "
+    script += "logging.warning('lost'); relay.catch_stderr(); "
+    script += "[(logging.warning('lost'), print('lost', file=sys.stderr)) for _ in range(1000)]; print('the end')"
+    with open("/dev/full", "w") as full:
+        command = [sys.executable, "-c", script]
+        ended = subprocess.run(command, stdout=subprocess.PIPE, stderr=full, text=True, timeout=60)
+    assert (ended.returncode, ended.stdout) == (0, "the end\n")
+
+
 def test_workers_log_as_their_driver_does(monkeypatch: pytest.MonkeyPatch) -> None:
     assert worker_logging() is start_logging
     handler = logging.StreamHandler()
