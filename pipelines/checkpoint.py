@@ -62,16 +62,19 @@ class StoreCheckpoint:
         *,
         every_s: float = EVERY_S,
         is_stopping: Callable[[], bool] = lambda: False,
+        on_resume: Callable[[int], None] = lambda num_done: None,
         on_save: Callable[[], None] = lambda: None,
     ) -> None:
         """`uri`: where it is kept. `folder`: local, for files on their way. `is_stopping`: is the run to stop?
 
+        `on_resume` is called with the window-steps that an earlier attempt has done, if this one goes on from there;
         `on_save` is called in another thread whenever a state is in the store.
         """
         self.uri = uri
         self.folder = folder
         self.every_s = every_s
         self.is_stopping = is_stopping
+        self.resume = on_resume
         self.on_save = on_save
         self.names = frozenset(storage.names_in(uri))
         self.attempts = self._read_attempts()

@@ -107,7 +107,19 @@ def test_counters_go_on_where_what_counts_began_anew(recorded: dict[str, Recorde
         observer.tick({**FACTS, "windows_done": windows_done})
     assert total(recorded, "windows") == {"": 6.0}
     assert total(recorded, "row_retries") == {"": 1}
-    assert 0 < total(recorded, "generator_seconds")[""] < 10
+
+
+def test_seconds_of_generators_are_those_of_all_that_work(
+    recorded: dict[str, Recorded], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 100.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    observer = Metrics()
+    observer.begin(RUN)
+    running = [{"id": id} for id in ("anna", "ben", "its generator died")]  # of two generators
+    for now, rows in ((102.5, running[:1]), (104.0, running), (110.0, [])):  # noqa: B007  the clock reads it
+        observer.tick({**FACTS, "running": rows})
+    assert total(recorded, "generator_seconds") == {"": 2.5 + 2 * 1.5}
 
 
 def test_a_row_that_is_tried_again_brings_what_was_done_before_only_once(recorded: dict[str, Recorded]) -> None:
