@@ -105,7 +105,7 @@ def render_page(output: str, facts: Facts, stopped: str = "") -> str:
     """The page about an output in which this lies; it fetches the pictures."""
     status = status_of(output, facts)
     mine = ended_rows(facts.rows, facts.run)
-    of_manifest = ended_rows(facts.rows, {"manifest": facts.run.get("manifest")})
+    of_manifest = ended_rows(facts.rows, {name: facts.run.get(name) for name in ("manifest", "carried_over")})
     ok = [row for row in mine if row["status"] == "ok"]
     slowest = sorted(ok, key=lambda row: row["generate_s"] or 0.0, reverse=True)[:MAX_SLOWEST]
     there = sorted((row for row in of_manifest if row["status"] == "ok"), key=place)

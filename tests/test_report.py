@@ -208,6 +208,22 @@ def test_what_an_earlier_run_made_or_failed_is_told_apart(night: MakeRow, tmp_pa
     assert f"Of all runs there are 3 videos in {output}: 15 s of video" in text_of(page, "body/footer")
 
 
+def test_rows_that_were_carried_over_have_players_and_reasons(night: MakeRow, tmp_path: Path) -> None:
+    output, carried = str(tmp_path), f"{tmp_path}/carried-over/0123.jsonl"
+    rows = [
+        made(night(id="made-before", manifest=carried, row_number=1), number=1, began_at=BEGAN - 86_400),
+        failed(night(id="left", manifest=carried, row_number=2), "internal", "nobody knows", at=BEGAN - 86_400),
+        made(night(id="of-tonight", row_number=1), number=2),
+    ]
+    write_rows(output, rows)
+    write_run(output, num_rows=3, num_done=1, left={"internal": 1}, carried_over=carried)
+    write_report(output)
+    page = read_page(output)
+    assert {name.text for name in page.iterfind(".//summary//bdi")} == {"made-before", "of-tonight"}
+    assert len(page.findall(".//video")) == 2
+    assert "nobody knows" in text_of(page, "body//article")
+
+
 def test_a_run_that_goes_on(night: MakeRow, base: str) -> None:
     write_rows(base, [made(night(), began_at=BEGAN)])
     write_run(base, num_rows=9)
