@@ -8,7 +8,7 @@ some may not have been announced. Such a line is there while a run goes on, and 
 import logging
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -47,7 +47,7 @@ class Webhooks(Observer):
                 f"webhooks are signed, and there is no secret. Set {SECRET}; "
                 '`echo "whsec_$(openssl rand -base64 32)"` makes one, which the receiver needs too.'
             )
-        self.receivers = {receiver.key: receiver for receiver in (Receiver(url, signing) for url in urls)}
+        self.receivers = _by_key(Receiver(url, signing) for url in urls)
         self.run: Mapping[str, Any] = {}
         self.began: list[dict[str, Any]] = []
         self.settled: set[tuple[str, str]] = set()  # lines that have done their duty
@@ -111,6 +111,17 @@ class Webhooks(Observer):
 
     def _uri(self) -> str:
         return storage.join(self.run["output"], UNDELIVERED)
+
+
+def _by_key(receivers: Iterable[Receiver]) -> dict[str, Receiver]:
+    found: dict[str, Receiver] = {}
+    for receiver in receivers:
+        if found.setdefault(receiver.key, receiver).url != receiver.url:
+            raise BadInput(
+                f"two addresses of webhooks, {receiver.name}, differ in their credentials alone, and what waits for "
+                "one could not be told from what waits for the other. Give each a name at its end: #first, #second."
+            )
+    return found
 
 
 def _left(receiver: Receiver, deadline: float) -> list[dict[str, Any]]:

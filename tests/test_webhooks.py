@@ -239,6 +239,15 @@ def test_an_address_given_twice_hears_everything_once(inbox: Inbox, tmp_path: Pa
     assert len(inbox.requests) == 2
 
 
+def test_addresses_that_differ_in_their_credentials_alone_need_names(inbox: Inbox, tmp_path: Path) -> None:
+    urls = [f"{inbox.url}?token=T0KEN{number}" for number in (1, 2)]
+    with pytest.raises(BadInput, match="#first, #second") as error:
+        Webhooks(urls)
+    assert "T0KEN" not in str(error.value)
+    announce(tmp_path, [f"{urls[0]}#first", f"{urls[1]}#second"], finish(tmp_path, row()))
+    assert len(inbox.requests) == 4 and len(set(inbox.ids())) == 2
+
+
 def test_no_credentials_in_files_payloads_or_logs(
     inbox: Inbox, tmp_path: Path, down: str, caplog: pytest.LogCaptureFixture
 ) -> None:
