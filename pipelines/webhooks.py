@@ -18,7 +18,7 @@ from pipelines import results, storage
 from pipelines.lines import read_lines, write_lines
 from pipelines.observers import Observer
 from pipelines.outcome import RunReport
-from pipelines.receiver import Event, Receiver, signers
+from pipelines.receiver import NEW_SECRET, Event, Receiver, signers
 from pipelines.retries import patience
 from pipelines.stage import Row
 from stableavatar.errors import BadInput
@@ -43,10 +43,7 @@ class Webhooks(Observer):
         """`secrets`: see `receiver.signers`; None: as the environment has it. Raises BadInput."""
         signing = signers(os.environ.get(SECRET, "") if secrets is None else secrets)
         if not signing:
-            raise BadInput(
-                f"webhooks are signed, and there is no secret. Set {SECRET}; "
-                '`echo "whsec_$(openssl rand -base64 32)"` makes one, which the receiver needs too.'
-            )
+            raise BadInput(f"webhooks are signed, and there is no secret. Set {SECRET}; {NEW_SECRET}")
         self.receivers = _by_key(Receiver(url, signing) for url in urls)
         self.run: Mapping[str, Any] = {}
         self.began: list[dict[str, Any]] = []
