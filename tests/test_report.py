@@ -275,15 +275,40 @@ def test_each_kind_of_failure_has_a_remedy() -> None:
     assert set(REMEDIES) == set(KINDS)
 
 
-def test_the_end_of_a_run_writes_the_page_and_says_why_it_ended(night: MakeRow, base: str) -> None:
-    write_rows(base, [made(night())])
-    write_run(base, num_rows=2)
+def begun(output: str, night: MakeRow, began_at: float = BEGAN) -> ReportWriter:
+    """The writer of a run that has begun, after one that made a video."""
+    write_rows(output, [made(night())])
+    write_run(output, began_at=began_at, num_rows=2)
     writer = ReportWriter()
-    writer.begin({"output": base, **(results.read_run(base) or {})})
+    writer.begin({"output": output, **(results.read_run(output) or {})})
+    return writer
+
+
+def test_the_end_of_a_run_writes_the_page_and_says_why_it_ended(night: MakeRow, base: str) -> None:
+    writer = begun(base, night)
     writer.end(RunReport(finished=[], unfinished=[], left=[], done=[], stopped="the clock says 06:30"))
-    assert not storage.exists(f"{base}/report.html")  # the run still holds its output, and would count as running
     writer.close()
     assert "It ended early because the clock says 06:30." in text_of(read_page(base))
+
+
+def test_a_run_that_is_killed_leaves_the_page_of_its_beginning(night: MakeRow, base: str) -> None:
+    storage.write(b"about the run before", f"{base}/report.html")
+    with lease.Lease(base):
+        writer = begun(base, night, began_at=datetime.now(UTC).timestamp())
+        writer.beginning.join()
+        writer.end(RunReport(finished=[], unfinished=[], left=[], done=[], stopped=""))  # it would count as running
+    said = text_of(read_page(base))
+    assert "0 of 2 videos are there so far" in said and "Running on" in said and "So it was on" in said
+
+
+def test_a_run_that_lost_its_output_leaves_the_page_to_the_other(night: MakeRow, base: str) -> None:
+    writer = begun(base, night)
+    writer.beginning.join()
+    storage.write(b"about the other run", f"{base}/report.html")
+    write_run(base, began_at=BEGAN + 60, num_rows=2)
+    writer.end(RunReport(finished=[], unfinished=[], left=[], done=[], stopped="another run has taken over"))
+    writer.close()
+    assert storage.read(f"{base}/report.html") == b"about the other run"
 
 
 def test_a_run_that_never_began_has_no_page(base: str) -> None:
