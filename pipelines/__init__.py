@@ -9,6 +9,8 @@ import importlib
 import os
 from typing import TYPE_CHECKING, Any
 
+from pipelines.logs import keep_credentials_out
+
 if TYPE_CHECKING:
     from pipelines.api import render as render
     from pipelines.api import retry as retry
@@ -24,6 +26,8 @@ os.environ.setdefault("RAY_DEDUP_LOGS", "0")
 os.environ.setdefault("RAY_COLOR_PREFIX", "0")  # colour codes do not belong into a log file
 # A thread that still waits for Ray when a run has ended must not start a cluster of its own.
 os.environ.setdefault("RAY_ENABLE_AUTO_CONNECT", "0")
+
+keep_credentials_out()
 
 
 def __getattr__(name: str) -> Any:

@@ -13,7 +13,7 @@ from ray._private.log import PlainRayHandler
 from ray._private.ray_logging import global_worker_stdstream_dispatcher as dispatcher
 from ray._private.worker import filter_autoscaler_events
 
-from pipelines.logs import JsonFormatter
+from pipelines.logs import JsonFormatter, line_of
 
 OF_RAY = "ray_print_logs"  # the name by which it registers what we replace, and takes it away in the end
 STDERR = 2  # its file descriptor
@@ -41,7 +41,7 @@ def pass_on(said: dict[str, Any]) -> None:
     lines = filter_autoscaler_events(said["lines"]) if said.get("pid") == "autoscaler" else said["lines"]
     for line in lines:
         if line.strip():
-            logger.info("%s", line, extra={"worker": f"{said.get('ip')}/{said.get('pid')}"})
+            logger.info("%s", line, extra={"line": line_of(line), "worker": f"{said.get('ip')}/{said.get('pid')}"})
 
 
 @cache  # the second time it would catch itself
