@@ -81,7 +81,7 @@ class ReportWriter(Observer):
         try:
             self._write()
         except Exception as error:  # the run need not wait for this page, and at its end it says what is wrong
-            logger.info("the report could not be written yet: %s", error)
+            logger.debug("the report could not be written yet: %s", error)
 
     def _write(self) -> None:
         """Unless another run has taken the output over: the page is about that one now."""
@@ -135,8 +135,8 @@ def render_page(output: str, facts: Facts, stopped: str = "") -> str:
     cards = [*there[:MAX_SHEETS], *(row for row in slowest if row not in there[:MAX_SHEETS])]
     return _template().render(
         status=status,
-        output=redacted(output),
-        stopped=stopped,
+        output=status.output,
+        stopped=redacted(stopped),
         sentence=sentence(status),
         made_at=clock_and_day(datetime.now(UTC).timestamp()),
         video_s=video_s(ok),

@@ -286,9 +286,9 @@ def begun(output: str, night: MakeRow, began_at: float = BEGAN) -> ReportWriter:
 
 def test_the_end_of_a_run_writes_the_page_and_says_why_it_ended(night: MakeRow, base: str) -> None:
     writer = begun(base, night)
-    writer.end(RunReport(finished=[], unfinished=[], left=[], done=[], stopped="the clock says 06:30"))
+    writer.end(RunReport(finished=[], unfinished=[], left=[], done=[], stopped="it is 06:30; s3://a:secret@b"))
     writer.close()
-    assert "It ended early because the clock says 06:30." in text_of(read_page(base))
+    assert "It ended early because it is 06:30; s3://***@b." in text_of(read_page(base))
 
 
 def test_a_run_that_is_killed_leaves_the_page_of_its_beginning(night: MakeRow, base: str) -> None:
