@@ -9,7 +9,7 @@ import logging
 import os
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -18,7 +18,7 @@ from typing import Any, Self
 from safetensors import SafetensorError
 
 from pipelines import storage
-from pipelines.logs import at_work
+from pipelines.threads import helpers
 from stableavatar.checkpoint import Snapshot
 from stableavatar.errors import Quarantined, RowError
 
@@ -82,7 +82,7 @@ class StoreCheckpoint:
         self._began = self._saved_at = time.monotonic()
         # A row that has died is saved as soon as it can be: whether it comes further tells whether it is what kills.
         self._pause_s = 0.0 if self.attempts.is_open or self.attempts.deaths else every_s
-        self._thread = ThreadPoolExecutor(1, initializer=at_work.set, initargs=(at_work.get(),))  # one after the other
+        self._thread = helpers(1)  # one after the other
         self._saving: Future[None] | None = None
 
     @contextmanager

@@ -9,7 +9,6 @@ import shlex
 import threading
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -24,6 +23,7 @@ from pipelines.results import FILES_AT_ONCE
 from pipelines.stage import Row, place
 from pipelines.status import COLUMNS, Facts, Status, ended_rows, gpu_s, read_facts, status_of, utc, video_s
 from pipelines.terminal import counted
+from pipelines.threads import helpers
 from pipelines.timeline import WIDTH, Bar, Timeline, busy_share, clock, timeline, timings
 from stableavatar.errors import RowError
 from stableavatar.units import FPS
@@ -209,7 +209,7 @@ def link(output: str, row: Row) -> str:
 
 def with_sheets(output: str, rows: Sequence[Row]) -> list[Card]:
     """The rows with their contact sheets, as far as those can be had."""
-    with ThreadPoolExecutor(FILES_AT_ONCE) as threads:
+    with helpers(FILES_AT_ONCE) as threads:
         sheets = threads.map(lambda row: _sheet(results.sheet_uri(output, row)), rows)
         return [Card(row=row, link=link(output, row), sheet=sheet) for row, sheet in zip(rows, sheets, strict=True)]
 

@@ -10,7 +10,6 @@ import logging
 import re
 import time
 from collections.abc import Callable, Collection, Iterable
-from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from typing import Any
 
@@ -26,6 +25,7 @@ from pipelines import checkpoint, storage
 from pipelines.logs import working_on
 from pipelines.plan import unpack
 from pipelines.stage import Row, fail, known_place, place
+from pipelines.threads import helpers
 from stableavatar.errors import BrokenVideo, NetworkError, RowError, StorageError
 
 FILES_AT_ONCE = 16
@@ -118,7 +118,7 @@ def compact(output: str, check: Callable[[], None] = lambda: None) -> None:
     check()
     storage.write(file.getvalue(), storage.join(output, COMPACTED))
     check()
-    with ThreadPoolExecutor(FILES_AT_ONCE) as threads:
+    with helpers(FILES_AT_ONCE) as threads:
         list(threads.map(_remove_unchanged, small, (digest for _, digest in small.values())))
 
 
@@ -167,7 +167,7 @@ def _read_small(output: str) -> dict[str, tuple[pa.Table, bytes]]:
     """The files with one row each: table and hash of each, by URI."""
     folder = storage.join(output, "results")
     uris = [storage.join(folder, name) for name in storage.names_in(folder) if name.endswith(".parquet")]
-    with ThreadPoolExecutor(FILES_AT_ONCE) as threads:
+    with helpers(FILES_AT_ONCE) as threads:
         files = zip(uris, threads.map(storage.read_if_there, uris), strict=True)
         return {uri: (_parse(data, uri), _digest(data)) for uri, data in files if data is not None}
 

@@ -54,16 +54,16 @@ class Webhooks(Observer):
         self.run = run
         for receiver in self.receivers.values():
             receiver.start()
+        self.began = [{"receiver": key, "rows_since": run["started_at"]} for key in self.receivers]
         with patience(PATIENCE_S):
             old = read_lines(self._uri())
+            write_lines([*old, *self.began], self._uri())  # whatever fails from here on, it can be made up for
             mine = [line for line in old if line["receiver"] in self.receivers]
             for line in mine:
                 if "event" in line:
                     self.receivers[line["receiver"]].offer(line["event"], always=is_of_run(line["event"]))
             self._announce_since([line for line in mine if "rows_since" in line])
             self.settled |= set(map(_mark, mine))
-            self.began = [{"receiver": key, "rows_since": run["started_at"]} for key in self.receivers]
-            write_lines([*old, *self.began], self._uri())
 
     def _announce_since(self, lines: Sequence[Mapping[str, Any]]) -> None:
         """Offer the rows that finished since then once more: they have the ids that they had."""
@@ -98,9 +98,11 @@ class Webhooks(Observer):
             receiver.end()
         left = [line for receiver in self.receivers.values() for line in _left(receiver, deadline)]
         # Read again: another run may have begun here, or the first reading may have failed.
-        lines = [line for line in read_lines(self._uri()) if _mark(line) not in self.settled] + left
+        noted = {_mark(line): line for line in [*read_lines(self._uri()), *self.began]}
+        lines = {mark: line for mark, line in noted.items() if mark not in self.settled}
+        lines |= {_mark(line): line for line in left}
         if lines:
-            write_lines(lines, self._uri())
+            write_lines(lines.values(), self._uri())
         else:
             storage.remove(self._uri())
         if left:

@@ -209,7 +209,24 @@ def test_lines_that_could_not_be_read_in_the_beginning_are_kept(
         with pytest.raises(ZeroDivisionError):  # which `Observers` logs
             observer.begin({"output": str(tmp_path), "started_at": STARTED})
     observer.close()
-    assert undelivered(tmp_path) == left
+    assert undelivered(tmp_path) == [*left, {"receiver": left[0]["receiver"], "rows_since": STARTED}]
+
+
+def test_what_fails_in_the_beginning_is_made_up_for_by_the_next_run(
+    inbox: Inbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun(tmp_path, inbox.url)  # and killed
+    finish(tmp_path, row())
+    with monkeypatch.context() as context:
+        context.setattr(results, "read_results", lambda output: 1 / 0)
+        observer = Webhooks([inbox.url])
+        with pytest.raises(ZeroDivisionError):
+            observer.begin({"output": str(tmp_path), "started_at": "2026-02-01T00:00:00+00:00"})
+    assert [line["rows_since"][:10] for line in undelivered(tmp_path)] == ["2026-01-31", "2026-02-01"]  # were it killed
+    observer.close()
+    announce(tmp_path, [inbox.url], [])
+    assert [event["type"] for event in inbox.events()] == ["row.finished", "run.finished"]
+    assert undelivered(tmp_path) == []
 
 
 def test_one_that_never_began_leaves_nothing(tmp_path: Path, down: str) -> None:
