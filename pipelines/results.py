@@ -51,9 +51,11 @@ logger = logging.getLogger(__name__)
 class WriteResult:
     """The last step: a row, finished or failed, becomes a file of the result table."""
 
-    def __init__(self, output: str, carried: pa.Schema) -> None:
+    def __init__(self, output: str, carried: pa.Schema, run_began_at: float = 0.0) -> None:
+        """`run_began_at`: in seconds since 1970. No row ends before, also where a clock lags behind the driver's."""
         self.output = output
         self.carried = carried
+        self.run_began_at = run_began_at
 
     def __call__(self, row: Row) -> Row:
         """Write the row, unless it is unfinished. Gives back what the driver needs of it.
@@ -62,7 +64,7 @@ class WriteResult:
         """
         if row["status"] != "unfinished":
             status = "failed" if row["status"] == "failed" else "ok"
-            row = {**row, "status": status, "finished_at": time.time()}
+            row = {**row, "status": status, "finished_at": max(time.time(), self.run_began_at)}
             try:
                 with working_on(row, "write"):
                     self._write(row)
@@ -277,12 +279,15 @@ def clean_up(output: str, done: Iterable[Row]) -> None:
         storage.remove_parts(folder)
 
 
-def write_run(output: str, *, manifest: str, model: str, num_rows: int, **more: Any) -> Row:
+def write_run(
+    output: str, *, manifest: str, model: str, num_rows: int, began_at: float | None = None, **more: Any
+) -> Row:
     """Note what the newest run is about, for `status`; `more` is anything that JSON can hold (see pipelines.status).
 
-    Gives what it wrote.
+    `began_at`: in seconds since 1970; None: now. Gives what it wrote.
     """
-    run = {"manifest": manifest, "model": model, "num_rows": num_rows, "started_at": datetime.now(UTC).isoformat()}
+    started_at = datetime.fromtimestamp(time.time() if began_at is None else began_at, UTC).isoformat()
+    run = {"manifest": manifest, "model": model, "num_rows": num_rows, "started_at": started_at}
     text = redacted(json.dumps(run | more, indent=2))
     storage.write(text.encode(), storage.join(output, "run.json"))
     return json.loads(text)

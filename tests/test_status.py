@@ -1,6 +1,7 @@
 import json
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -99,6 +100,17 @@ def test_a_run_that_still_checks_its_rows_is_not_taken_for_the_one_before(make_r
         status = read_status(output)
     assert (status.is_running, status.num_rows, status.num_ok, status.manifest) == (True, 0, 0, None)
     assert status.num_videos == 1
+
+
+def test_rows_of_a_machine_whose_clock_lags_are_of_this_run(make_row: MakeRow, output: str) -> None:
+    began_at = time.time() + 3600.0  # by the driver's clock
+    manifest = make_row()["manifest"]
+    results.write_run(output, manifest=manifest, **RUN, began_at=began_at, num_done=0, left={}, num_generators=2)
+    results.WriteResult(output, pa.schema([]), began_at)(make_row(**MADE))
+    results.WriteResult(output, pa.schema([]), began_at)(
+        fail(make_row(id="bad", row_number=4), "check", "bad_input", "no")
+    )
+    assert states(output) == {"ok": 1, "failed": 1, "unfinished": 8}
 
 
 def test_rows_of_other_manifests_and_of_earlier_settings_are_not_of_this_run(make_row: MakeRow, output: str) -> None:
