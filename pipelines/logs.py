@@ -14,7 +14,7 @@ from pipelines.spans import worker
 
 OURS = ("pipelines", "stableavatar", "manifests")  # loggers
 
-# What this thread works on. Threads that help it are to be given it.
+# What this thread works on. Threads that help it have it from `pipelines.threads`.
 at_work: ContextVar[Mapping[str, Any]] = ContextVar("at_work", default={})  # noqa: B039  nobody changes a Mapping
 
 
