@@ -215,4 +215,4 @@ def _time(text: object) -> datetime:
 
 def utc(time: str | None) -> str:
     """A time as `Status` has it, in words."""
-    return f"{time[:19]} UTC" if time else "at an unknown time"
+    return f"{time[:19].replace('T', ' ')} UTC" if time else "at an unknown time"

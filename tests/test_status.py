@@ -13,7 +13,7 @@ from pipelines import lease, results, storage
 from pipelines.cli import main
 from pipelines.lease import Lease
 from pipelines.stage import fail
-from pipelines.status import read_status
+from pipelines.status import read_status, utc
 from stableavatar.errors import BadInput
 
 MakeRow = Callable[..., dict[str, Any]]
@@ -156,6 +156,11 @@ def test_the_command_tells_people_and_machines(
     write_lease(output, renewed_s_ago=99)
     assert main(["status", output]) == 0
     assert "died on node-7" in capsys.readouterr().out
+
+
+def test_times_are_for_people() -> None:
+    assert utc("2026-03-02T22:15:00.123456+00:00") == "2026-03-02 22:15:00 UTC"
+    assert utc(None) == "at an unknown time"
 
 
 def test_the_command_waits_neither_for_torch_nor_for_ray() -> None:
