@@ -170,7 +170,7 @@ def test_a_run_is_repeated_as_it_was(called: Called, tmp_path: Path) -> None:
     assert replace(called.options, bounds=first.bounds, retry=None, observers=first.observers) == first
     assert [type(observer) for observer in called.options.observers] == [type(observer) for observer in first.observers]
     assert called.options.retry == {"storage"}
-    carried = {"carried_over": "/out/carried-over/0123.jsonl"}
+    carried: dict[str, Any] = {"carried_over": "/out/carried-over/0123.jsonl"}
     results.write_run(f"{tmp_path}", manifest="m", model="tiny", num_rows=1, arguments=first.arguments, **carried)
     retry(tmp_path, save_every_s=60)
     assert called.options.carry_over == carried["carried_over"]
