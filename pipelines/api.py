@@ -9,7 +9,7 @@ from dataclasses import asdict, fields, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from manifests.redact import HIDDEN
+from manifests.redact import HIDDEN, redacted
 from pipelines import results, storage
 from pipelines.checkpoint import EVERY_S
 from pipelines.observers import Observer
@@ -155,14 +155,14 @@ def retry(
         BadInput: no run on this output can be repeated.
         ManifestError, StorageError, WeightsError, RunError: as `render`.
     """
-    run = results.read_run(os.fspath(output))
+    run, shown = results.read_run(os.fspath(output)), redacted(os.fspath(output))
     if not run or not run.get("arguments"):
         raise BadInput(
-            f"{output} holds no run that could be repeated: give what was given to render --output. A run whose preset "
+            f"{shown} holds no run that could be repeated: give what was given to render --output. A run whose preset "
             "Python made is repeated by its own call, with retry."
         )
     if HIDDEN in json.dumps(run):
-        raise BadInput(f"the run on {output} was given credentials, which are not kept. Give its command again.")
+        raise BadInput(f"the run on {shown} was given credentials, which are not kept. Give its command again.")
     own = {"save_every_s": save_every_s, "generators": generators}
     again = repeated(run["arguments"]) | {name: value for name, value in own.items() if value is not None}
     again |= {"carry_over": run.get("carried_over") or False}

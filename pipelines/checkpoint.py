@@ -9,7 +9,7 @@ import logging
 import os
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -18,7 +18,7 @@ from typing import Any, Self
 from safetensors import SafetensorError
 
 from pipelines import storage
-from pipelines.logs import at_work
+from pipelines.threads import helpers
 from stableavatar.checkpoint import Snapshot
 from stableavatar.errors import Quarantined, RowError
 
@@ -62,16 +62,19 @@ class StoreCheckpoint:
         *,
         every_s: float = EVERY_S,
         is_stopping: Callable[[], bool] = lambda: False,
+        on_resume: Callable[[int], None] = lambda num_done: None,
         on_save: Callable[[], None] = lambda: None,
     ) -> None:
         """`uri`: where it is kept. `folder`: local, for files on their way. `is_stopping`: is the run to stop?
 
+        `on_resume` is called with the window-steps that an earlier attempt has done, if this one goes on from there;
         `on_save` is called in another thread whenever a state is in the store.
         """
         self.uri = uri
         self.folder = folder
         self.every_s = every_s
         self.is_stopping = is_stopping
+        self.resume = on_resume
         self.on_save = on_save
         self.names = frozenset(storage.names_in(uri))
         self.attempts = self._read_attempts()
@@ -79,7 +82,7 @@ class StoreCheckpoint:
         self._began = self._saved_at = time.monotonic()
         # A row that has died is saved as soon as it can be: whether it comes further tells whether it is what kills.
         self._pause_s = 0.0 if self.attempts.is_open or self.attempts.deaths else every_s
-        self._thread = ThreadPoolExecutor(1, initializer=at_work.set, initargs=(at_work.get(),))  # one after the other
+        self._thread = helpers(1)  # one after the other
         self._saving: Future[None] | None = None
 
     @contextmanager

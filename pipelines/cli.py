@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from rich.markup import escape
 
+from manifests.redact import redacted
 from manifests.schema import ManifestError
 from pipelines import plan, results, storage, tables
 from pipelines.api import chosen_preset, render, retry
@@ -27,6 +28,7 @@ from pipelines.terminal import (
     console,
     counted,
     errors,
+    say,
 )
 from stableavatar.errors import RowError, WeightsError
 from stableavatar.presets import find_preset
@@ -58,7 +60,7 @@ def complain(what: str, why: str) -> None:
     if is_json():
         logger.error("%s %s", what, why)
     else:
-        errors.print(f"[red]{what}[/] {escape(why)}", soft_wrap=True)
+        errors.print(f"[red]{what}[/] {escape(redacted(why))}", soft_wrap=True)
 
 
 def run_render(args: argparse.Namespace) -> int:
@@ -81,19 +83,16 @@ def print_result(result: RenderResult) -> int:
     console.print(tables.counts(result.num_ok - result.num_done_before, len(result.failed), result.num_done_before))
     if left := [vars(row) for row in result.failed if row.was_before]:
         print_failures(left)
-        console.print(
+        say(
             f"{len(left)} of them failed in an earlier run, where trying again would hardly help, and were left "
-            f"alone. `stableavatar retry {result.output}` makes them again.",
-            soft_wrap=True, markup=False,
-        )  # fmt: skip
+            f"alone. `stableavatar retry {result.output}` makes them again."
+        )
     if result.unfinished:
-        console.print(
+        say(
             f"Stopped because {result.stopped}: {len(result.unfinished)} rows are unfinished. The same command goes on "
-            f"from where they are; they are listed in {result.carry_over}.",
-            soft_wrap=True, markup=False,
-        )  # fmt: skip
-    where = f"Videos: {result.videos}  Results: {result.results}  Report: {result.report}"
-    console.print(where, soft_wrap=True, markup=False)
+            f"from where they are; they are listed in {result.carry_over}."
+        )
+    say(f"Videos: {result.videos}  Results: {result.results}  Report: {result.report}")
     return result.exit_code
 
 
@@ -135,13 +134,12 @@ def run_manifest(args: argparse.Namespace) -> int:
         force=args.force,
     )
     how = "each with the voices that are named like it" if built.is_by_name else "every one with every voice"
-    console.print(
+    say(
         f"{built.uri}: {counted(built.num_rows, 'row')} of {counted(built.num_portraits, 'portrait')} "
-        f"and {counted(built.num_voices, 'voice')}, {how}",
-        soft_wrap=True, markup=False,
-    )  # fmt: skip
+        f"and {counted(built.num_voices, 'voice')}, {how}"
+    )
     for reference in built.left_out:
-        console.print(f"Not used: {reference}", soft_wrap=True, markup=False)
+        say(f"Not used: {reference}")
     return ALL_FINE
 
 
@@ -157,7 +155,7 @@ def run_status(args: argparse.Namespace) -> int:
 
 def run_report(args: argparse.Namespace) -> int:
     """Write the page about an output, and say where it lies."""
-    console.print(write_report(args.output), soft_wrap=True, markup=False)
+    say(write_report(args.output))
     return ALL_FINE
 
 
@@ -174,7 +172,7 @@ def run_download(args: argparse.Namespace) -> int:
     from stableavatar.checkpoints.download import download
 
     folder = download(args.size, args.folder, base=args.base)
-    console.print(f"{folder} is complete. Use it with --model {args.folder}", markup=False)
+    say(f"{folder} is complete. Use it with --model {args.folder}")
     return ALL_FINE
 
 
@@ -196,7 +194,7 @@ def run_convert(args: argparse.Namespace) -> int:
     convert_folder(
         args.folder,
         args.out,
-        lambda path, was_there: console.print(f"{path}{' (was there)' if was_there else ''}", markup=False),
+        lambda path, was_there: say(f"{path}{' (was there)' if was_there else ''}"),
     )
     return ALL_FINE
 
@@ -206,7 +204,7 @@ def run_extract_audio(args: argparse.Namespace) -> int:
     from pipelines.extract import extract_audio
 
     extract_audio(args.source, args.out, chosen_span(args), force=args.force)
-    console.print(args.out, soft_wrap=True, markup=False)
+    say(args.out)
     return ALL_FINE
 
 
@@ -217,7 +215,7 @@ def run_separate_vocals(args: argparse.Namespace) -> int:
 
     separator = find_separator(find_preset(args.model), args.separator)
     separate_file(args.source, args.out, separator, stream=args.audio_stream, force=args.force)
-    console.print(f"The voice is in {args.out}", markup=False)
+    say(f"The voice is in {args.out}")
     return ALL_FINE
 
 

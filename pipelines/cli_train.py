@@ -9,7 +9,7 @@ from rich.markup import escape
 from pipelines import storage, tables
 from pipelines.arguments import chosen_rules
 from pipelines.logs import start_logging
-from pipelines.terminal import ALL_FINE, SOME_FAILED, BadConfig, console, counted, errors, plain_errors
+from pipelines.terminal import ALL_FINE, SOME_FAILED, BadConfig, console, counted, errors, plain_errors, say
 from stableavatar.errors import BadInput
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ def run_train(args: argparse.Namespace) -> int:
         report = train(config, on_skipped=print_skipped)
     did = report.step - report.first_step
     what = f"{did} steps" if did else f"All {report.step} steps were done before"
-    console.print(f"{what}. The model is in {report.model}", soft_wrap=True, markup=False)
+    say(f"{what}. The model is in {report.model}")
     return ALL_FINE
 
 
@@ -40,11 +40,10 @@ def run_encode_data(args: argparse.Namespace) -> int:
     with plain_errors():
         report = encode_data(config, args.output, per_clip=args.windows_per_clip, num_clips=args.num_clips)
     print_skipped(report.skipped)
-    console.print(
+    say(
         f"{counted(report.num_clips, 'clip')} in {report.output}, {report.num_before} of them from before. "
-        "Give it to a training as data.encoded.",
-        soft_wrap=True, markup=False,
-    )  # fmt: skip
+        "Give it to a training as data.encoded."
+    )
     return SOME_FAILED if report.skipped else ALL_FINE
 
 
@@ -77,10 +76,7 @@ def run_draw_data(args: argparse.Namespace) -> int:
         report = draw_data(args.output, data, args.workers)
     for failure in report.failures:
         errors.print(f"[red]{escape(failure)}[/]", soft_wrap=True)
-    console.print(
-        f"{counted(report.num_clips, 'clip')} asked for; all that are there are listed in {report.list_path}",
-        soft_wrap=True, markup=False,
-    )  # fmt: skip
+    say(f"{counted(report.num_clips, 'clip')} asked for; all that are there are listed in {report.list_path}")
     return SOME_FAILED if report.failures else ALL_FINE
 
 
@@ -99,9 +95,7 @@ def run_prepare_data(args: argparse.Namespace) -> int:
     console.print(tables.prepared(lines))
     for line in skips:
         console.print(line, soft_wrap=True)
-    console.print(
-        f"Training data: {args.output}  Report: {storage.join(args.output, REPORT)}", soft_wrap=True, markup=False
-    )
+    say(f"Training data: {args.output}  Report: {storage.join(args.output, REPORT)}")
     return SOME_FAILED if skips else ALL_FINE
 
 

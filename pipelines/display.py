@@ -81,7 +81,7 @@ class Display(Observer):
                 for row in snapshot.running
             ],
             "num_retries": snapshot.num_retries,
-            "checkpoint_age_s": max((time.time() - row.saved_at for row in snapshot.running), default=0.0),
+            "checkpoint_age_s": max([0.0, *(time.time() - row.saved_at for row in snapshot.running)]),
         }
 
     def line(self) -> str:
@@ -100,9 +100,11 @@ class Display(Observer):
     def _seconds_left(self, snapshot: Snapshot, elapsed_s: float) -> float | None:
         """From the speed so far. What one row takes in comparison with another is the estimate's business."""
         seconds = {place: self.estimate.seconds(row) for place, row in self.rows.items()}
-        parts = (seconds.get(row.place, 0.0) * row.windows_done / row.num_windows for row in snapshot.running)
-        done = sum(seconds[place] for place in self.done.copy()) + sum(parts)
-        return elapsed_s * (sum(seconds.values()) - done) / done if done else None
+        shares = {row.place: row.windows_done / row.num_windows for row in snapshot.running if row.place in seconds}
+        shares |= dict.fromkeys(self.done.copy(), 1.0)
+        done = sum(seconds[place] * share for place, share in shares.items())
+        before = sum(seconds[place] * min(share, snapshot.resumed.get(place, 0.0)) for place, share in shares.items())
+        return elapsed_s * (sum(seconds.values()) - done) / (done - before) if done > before else None
 
     def _log(self) -> None:
         while not self.stopped.wait(LOG_EVERY_S):

@@ -103,6 +103,7 @@ class Generate(Stage):
                 folder,
                 every_s=self.save_every_s,
                 is_stopping=lambda: self.reporter.is_stopping,
+                on_resume=self.reporter.resumed,
                 on_save=self.reporter.saved,
             )
             try:

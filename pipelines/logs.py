@@ -12,9 +12,9 @@ from typing import Any
 from manifests.redact import redacted, redacted_values
 from pipelines.spans import worker
 
-BEGINNING = '{"time": "'  # of every line of JSON
+OURS = ("pipelines", "stableavatar", "manifests")  # loggers
 
-# What this thread works on. Threads that help it are to be given it.
+# What this thread works on. Threads that help it have it from `pipelines.threads`.
 at_work: ContextVar[Mapping[str, Any]] = ContextVar("at_work", default={})  # noqa: B039  nobody changes a Mapping
 
 
@@ -30,12 +30,29 @@ def working_on(row: Mapping[str, Any], stage: str) -> Iterator[None]:
         at_work.reset(token)
 
 
-class Formatter(logging.Formatter):
-    """Lines, and the traces below them, without credentials."""
+def keep_credentials_out() -> None:
+    """From now on no record of ours holds credentials, nor its trace: others than our handlers may write it too.
 
-    def format(self, record: logging.LogRecord) -> str:
-        """The whole text of a record."""
-        return redacted(super().format(record))
+    In a notebook or a task of Airflow they are not ours, and in workers of a Ray that was connected to before.
+    """
+    make = logging.getLogRecordFactory()
+
+    def make_without(*arguments: Any, **more: Any) -> logging.LogRecord:
+        record = make(*arguments, **more)
+        return _without_credentials(record) if record.name.partition(".")[0] in OURS else record
+
+    logging.setLogRecordFactory(make_without)
+
+
+def _without_credentials(record: logging.LogRecord) -> logging.LogRecord:
+    try:
+        record.msg, record.args = redacted(record.getMessage()), ()
+    except Exception:  # its words do not fit together, which its handler will say
+        return record
+    if record.exc_info:  # the error itself would still hold them
+        record.exc_text = redacted(logging.Formatter().formatException(record.exc_info))
+        record.exc_info = None
+    return record
 
 
 class JsonFormatter(logging.Formatter):
@@ -45,9 +62,11 @@ class JsonFormatter(logging.Formatter):
     """
 
     def format(self, record: logging.LogRecord) -> str:
-        """The line, without its end. One that is such a line already, of a worker, stays what it is."""
-        if record.getMessage().startswith(BEGINNING):
-            return record.getMessage()
+        """The line, without its end. Of a record that has `line`, what a worker made of its own record, that."""
+        line = vars(record).get("line") or self._line(record)
+        return json.dumps(redacted_values(line), ensure_ascii=False, default=str)
+
+    def _line(self, record: logging.LogRecord) -> dict[str, Any]:
         line = {
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname,
@@ -57,15 +76,24 @@ class JsonFormatter(logging.Formatter):
             "worker": worker(),
         }
         line |= {name: vars(record)[name] for name in ("seconds", "worker") if name in vars(record)}
-        if record.exc_info:
-            line["exception"] = self.formatException(record.exc_info)
-        return json.dumps(redacted_values(line), ensure_ascii=False, default=str)
+        if trace := record.exc_text or (record.exc_info and self.formatException(record.exc_info)):
+            line["exception"] = trace
+        return line
+
+
+def line_of(text: str) -> dict[str, Any] | None:
+    """What a line of JsonFormatter says; None if the text is none."""
+    try:
+        line = json.loads(text) if text.startswith("{") else None
+    except (ValueError, RecursionError):
+        return None
+    return line if line and "time" in line else None
 
 
 def start_logging(as_json: bool = False) -> None:
     """Make the log lines of our stages appear on stderr."""
     handler = logging.StreamHandler()
-    handler.setFormatter(JsonFormatter() if as_json else Formatter("%(message)s"))
+    handler.setFormatter(JsonFormatter() if as_json else logging.Formatter("%(message)s"))
     package = logging.getLogger(__package__)
     package.setLevel(logging.INFO)
     package.handlers, package.propagate = ([], True) if as_json else ([handler], False)

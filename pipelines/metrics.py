@@ -29,7 +29,7 @@ GAUGES = {
 }
 COUNTERS = {
     "finished_rows": ("Rows that came to an end, once more each time they are tried again", ("status", "error_kind")),
-    "windows": ("Windows made, also parts of them", ()),
+    "windows": ("Windows made by this run, also parts of them", ()),
     "generator_seconds": ("Seconds that generators worked on rows", ()),
     "row_retries": ("Rows that were begun once more in this run", ()),
     "request_retries": ("Requests to stores that were repeated", ("stage",)),

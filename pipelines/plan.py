@@ -5,7 +5,6 @@ import json
 import pickle
 import time
 from collections.abc import Callable, Container, Iterable
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any
 
@@ -18,6 +17,7 @@ from manifests.redact import redacted, redacted_values
 from manifests.schema import MANIFEST, ManifestError
 from pipelines import storage
 from pipelines.stage import Row, fail, known_place, place
+from pipelines.threads import helpers
 from stableavatar.errors import Quarantined, RowError
 from stableavatar.tracks import moved_tracks
 
@@ -184,7 +184,7 @@ def _manifest_line(row: Row) -> bytes:
 
 def check_rows(rows: list[Row], check: Callable[[Row], Row]) -> list[Row]:
     """The rows as `check` leaves them, several at a time, right here."""
-    with ThreadPoolExecutor(CHECKS_AT_ONCE) as threads:
+    with helpers(CHECKS_AT_ONCE) as threads:
         return list(threads.map(check, rows))
 
 

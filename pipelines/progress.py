@@ -1,9 +1,9 @@
 """What the generators are doing right now, gathered in one place from all over the cluster, and the word to stop."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import ray
@@ -18,7 +18,8 @@ REPORT_EVERY_S = 1.0  # however fast the windows go, a generator sends no more m
 class Running:
     """A row that a generator is working on. A window counts in parts: one of its steps is 1 / num_steps of it.
 
-    `saved_at`: when it was last saved, or begun, in seconds since 1970, UTC.
+    `windows_resumed`: of those done, by earlier attempts. `saved_at`: when it was last saved, or begun, in seconds
+    since 1970, UTC.
     """
 
     id: str
@@ -26,19 +27,27 @@ class Running:
     windows_done: float
     num_windows: int
     saved_at: float
+    windows_resumed: float = 0.0
+
+    @property
+    def windows_made(self) -> float:
+        """By this attempt."""
+        return max(0.0, self.windows_done - self.windows_resumed)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Snapshot:
-    """`windows_done` by all generators so far, the rows that run, and all that began in this round.
+    """`windows_done` by all generators of this run so far, the rows that run, and all that began in this round.
 
-    `num_retries`: how often a row was begun that had been begun before in this run.
+    `num_retries`: how often a row was begun that had been begun before in this run. `resumed`: how much of a row, of 1,
+    had been done when this run began with it, where that is not nothing.
     """
 
     windows_done: float = 0.0
     running: tuple[Running, ...] = ()
     begun: frozenset[Place] = frozenset()
     num_retries: int = 0
+    resumed: Mapping[Place, float] = field(default_factory=dict)
 
 
 class Progress:
@@ -48,8 +57,10 @@ class Progress:
         self._running: dict[Place, Running] = {}
         self._begun: set[Place] = set()
         self._begun_ever: set[Place] = set()
+        self._begun_again: set[Place] = set()
+        self._resumed: dict[Place, float] = {}
         self._num_retries = 0
-        self._windows_done = 0.0  # of rows that no longer run
+        self._windows_done = 0.0  # by attempts that are over
         self._is_stopping = False
 
     def begin_round(self) -> None:
@@ -58,8 +69,11 @@ class Progress:
 
     def begin(self, place: Place) -> bool:
         """May work on this row begin? Not once the run is to stop."""
+        self.end(place)  # if its generator died, nobody has said so
         if not self._is_stopping:
-            self._num_retries += place in self._begun_ever
+            if place in self._begun_ever:
+                self._num_retries += 1
+                self._begun_again.add(place)
             self._begun.add(place)
             self._begun_ever.add(place)
         return not self._is_stopping
@@ -67,13 +81,15 @@ class Progress:
     def report(self, running: Running) -> bool:
         """A row runs, and is this far. Says whether it is to stop."""
         self._running[running.place] = running
+        if running.windows_resumed and running.place not in self._begun_again:  # then this run itself did it
+            self._resumed[running.place] = running.windows_resumed / running.num_windows
         self._begun.add(running.place)  # known already, unless this is a new Progress: the old one has died
         return self._is_stopping
 
     def end(self, place: Place) -> None:
         """A row runs no more."""
         if running := self._running.pop(place, None):
-            self._windows_done += running.windows_done
+            self._windows_done += running.windows_made
 
     def stop(self) -> None:
         """No row begins from now on, and those that run save where they are."""
@@ -82,12 +98,13 @@ class Progress:
     def snapshot(self) -> Snapshot:
         """Everything at this moment."""
         running = tuple(self._running.values())
-        windows_done = self._windows_done + sum(row.windows_done for row in running)
+        windows_done = self._windows_done + sum(row.windows_made for row in running)
         return Snapshot(
             windows_done=windows_done,
             running=running,
             begun=frozenset(self._begun),
             num_retries=self._num_retries,
+            resumed=dict(self._resumed),
         )
 
 
@@ -104,6 +121,7 @@ class Reporter:
         self.is_stopping = False  # as far as this side has heard
         self._answer: Any = None  # the one that is on its way
         self._saved_at = 0.0  # of the row that runs
+        self._resumed = 0  # window-steps of it
 
     def may_begin(self, row: Row) -> bool:
         """Is this row still to be made, or is the run to stop?"""
@@ -113,7 +131,7 @@ class Reporter:
     def running(self, row: Row) -> Iterator[Callable[[int], None]]:
         """While inside, `row` runs. Gives the function to call with the number of window-steps newly done."""
         steps, told_at = 0, 0.0
-        self._saved_at = time.time()
+        self._saved_at, self._resumed = time.time(), 0
 
         def on_progress(num_steps: int) -> None:
             nonlocal steps, told_at
@@ -129,6 +147,10 @@ class Reporter:
             self._tell(row, steps)
             if self.listener:
                 self.listener.end.remote(place(row))
+
+    def resumed(self, num_steps: int) -> None:
+        """The row that runs goes on from where an earlier attempt left it, with so many window-steps done."""
+        self._resumed = num_steps
 
     def saved(self) -> None:
         """The row that runs was saved just now."""
@@ -147,6 +169,7 @@ class Reporter:
             windows_done=steps / row["num_steps"],
             num_windows=row["num_windows"],
             saved_at=self._saved_at,
+            windows_resumed=self._resumed / row["num_steps"],
         )
         answer = self.listener.report.remote(running)
         self._answer = self._answer or answer

@@ -34,6 +34,8 @@ LONGEST_RETRY_AFTER_S = 600.0  # what a receiver may ask for
 LAST_TRIES = 3  # failures in a row, once the run is over
 LAST_WAIT_S = 2.0  # at most, between those
 GONE = 410
+MIN_SECRET_BYTES = 24  # of Standard Webhooks
+NEW_SECRET = '`echo "whsec_$(openssl rand -base64 32)"` makes one, which the receiver needs too.'
 THREAD = "webhooks"
 
 logger = logging.getLogger(__name__)
@@ -52,19 +54,23 @@ class TryLater(Exception):
 def signers(secrets: str) -> list[Webhook]:
     """What signs with each of the secrets, separated by commas: `whsec_` and base64, or any other text as it is.
 
-    Raises BadInput.
+    Raises BadInput for what is no secret, or too short for one.
     """
     return [_signer(secret.strip()) for secret in secrets.split(",") if secret.strip()]
 
 
 def _signer(secret: str) -> Webhook:
     encoded = secret.removeprefix("whsec_")
-    if encoded == secret:
-        return Webhook(secret.encode())
     try:
-        return Webhook(base64.b64decode(encoded + "=" * (-len(encoded) % 4), validate=True))
+        padded = encoded + "=" * (-len(encoded) % 4)
+        key = secret.encode() if encoded == secret else base64.b64decode(padded, validate=True)
     except (binascii.Error, ValueError) as error:
         raise BadInput("a webhook secret begins with whsec_, but what follows is not base64.") from error
+    if len(key) < MIN_SECRET_BYTES:
+        raise BadInput(
+            f"a webhook secret has {len(key)} bytes, which can be guessed; it needs {MIN_SECRET_BYTES}. {NEW_SECRET}"
+        )
+    return Webhook(key)
 
 
 class Receiver:

@@ -5,6 +5,7 @@ import logging
 import os
 import sys
 import threading
+from contextlib import suppress
 from functools import cache
 from typing import Any
 
@@ -12,7 +13,7 @@ from ray._private.log import PlainRayHandler
 from ray._private.ray_logging import global_worker_stdstream_dispatcher as dispatcher
 from ray._private.worker import filter_autoscaler_events
 
-from pipelines.logs import JsonFormatter
+from pipelines.logs import JsonFormatter, line_of
 
 OF_RAY = "ray_print_logs"  # the name by which it registers what we replace, and takes it away in the end
 STDERR = 2  # its file descriptor
@@ -40,16 +41,22 @@ def pass_on(said: dict[str, Any]) -> None:
     lines = filter_autoscaler_events(said["lines"]) if said.get("pid") == "autoscaler" else said["lines"]
     for line in lines:
         if line.strip():
-            logger.info("%s", line, extra={"worker": f"{said.get('ip')}/{said.get('pid')}"})
+            logger.info("%s", line, extra={"line": line_of(line), "worker": f"{said.get('ip')}/{said.get('pid')}"})
 
 
 @cache  # the second time it would catch itself
 def catch_stderr() -> None:
-    """Log, until the process ends, what is written to its stderr past Python's log: Ray's core does, which is C++."""
+    """Log, until the process ends, what is written to its stderr past Python's log: Ray's core does, which is C++.
+
+    Where nobody reads stderr any more, or its disk is full, the log is lost, and nothing else.
+    """
+    logging.raiseExceptions = False  # a handler that cannot write would say so here, and wait for itself to read it
     real = os.fdopen(os.dup(STDERR), "w", errors="backslashreplace")
     for handler in logging.root.handlers:
         if isinstance(handler, logging.StreamHandler):
-            handler.setStream(real)
+            with suppress(OSError):
+                handler.flush()
+            handler.stream = real
     caught, written = os.pipe()
     os.dup2(written, STDERR)
     os.close(written)

@@ -4,10 +4,11 @@ Written from what lies in the output alone, and of the newest run as `pipelines.
 """
 
 import base64
+import logging
 import shlex
+import threading
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,6 +23,7 @@ from pipelines.results import FILES_AT_ONCE
 from pipelines.stage import Row, place
 from pipelines.status import COLUMNS, Facts, Status, ended_rows, gpu_s, read_facts, status_of, utc, video_s
 from pipelines.terminal import counted
+from pipelines.threads import helpers
 from pipelines.timeline import WIDTH, Bar, Timeline, busy_share, clock, timeline, timings
 from stableavatar.errors import RowError
 from stableavatar.units import FPS
@@ -38,6 +40,8 @@ MAX_ROWS = 10  # of each reason
 MAX_LINKS = 2000  # to videos without a picture
 MAX_IDS = 3  # in the words on a bar
 
+logger = logging.getLogger(__name__)
+
 # What to do about failures of each kind; {retry} is a command.
 REMEDIES = {
     "bad_input": "The rows or their files cannot be used. Put them right; the next run looks at them again.",
@@ -51,15 +55,17 @@ REMEDIES = {
 
 
 class ReportWriter(Observer):
-    """Writes the report when its run is over, also if an error ended it."""
+    """Writes the report when its run begins, and when it is over, also if an error ended it."""
 
     def __init__(self) -> None:
-        self.output = ""
+        self.run: Mapping[str, Any] = {}
         self.stopped = ""
+        self.beginning = threading.Thread(target=self._begin, daemon=True, name="report")
 
     def begin(self, run: Mapping[str, Any]) -> None:
-        """Remember what it will be about."""
-        self.output = run["output"]
+        """Write it: should this run be killed, the page would still be about the one before."""
+        self.run = run
+        self.beginning.start()
 
     def end(self, report: RunReport) -> None:
         """Remember why it ended."""
@@ -67,8 +73,21 @@ class ReportWriter(Observer):
 
     def close(self) -> None:
         """Write it: now the run has let go of its output, and all of it counts as over."""
-        if self.output:
-            write_report(self.output, self.stopped)
+        if self.run:
+            self.beginning.join()
+            self._write()
+
+    def _begin(self) -> None:
+        try:
+            self._write()
+        except Exception as error:  # the run need not wait for this page, and at its end it says what is wrong
+            logger.debug("the report could not be written yet: %s", error)
+
+    def _write(self) -> None:
+        """Unless another run has taken the output over: the page is about that one now."""
+        facts = read_facts(self.run["output"], SHOWN)
+        if facts.run.get("started_at") == self.run.get("started_at"):
+            _write(self.run["output"], facts, self.stopped)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,7 +114,11 @@ def write_report(output: str, stopped: str = "") -> str:
     Raises BadInput if no run has ever begun there, StorageError.
     """
     output = storage.absolute(output)
-    page = render_page(output, read_facts(output, SHOWN), stopped)
+    return _write(output, read_facts(output, SHOWN), stopped)
+
+
+def _write(output: str, facts: Facts, stopped: str) -> str:
+    page = render_page(output, facts, stopped)
     uri = storage.join(output, results.REPORT)
     storage.write(page.encode(errors="replace"), uri)
     return uri
@@ -105,15 +128,15 @@ def render_page(output: str, facts: Facts, stopped: str = "") -> str:
     """The page about an output in which this lies; it fetches the pictures."""
     status = status_of(output, facts)
     mine = ended_rows(facts.rows, facts.run)
-    of_manifest = ended_rows(facts.rows, {"manifest": facts.run.get("manifest")})
+    of_manifest = ended_rows(facts.rows, {name: facts.run.get(name) for name in ("manifest", "carried_over")})
     ok = [row for row in mine if row["status"] == "ok"]
     slowest = sorted(ok, key=lambda row: row["generate_s"] or 0.0, reverse=True)[:MAX_SLOWEST]
     there = sorted((row for row in of_manifest if row["status"] == "ok"), key=place)
     cards = [*there[:MAX_SHEETS], *(row for row in slowest if row not in there[:MAX_SHEETS])]
     return _template().render(
         status=status,
-        output=redacted(output),
-        stopped=stopped,
+        output=status.output,
+        stopped=redacted(stopped),
         sentence=sentence(status),
         made_at=clock_and_day(datetime.now(UTC).timestamp()),
         video_s=video_s(ok),
@@ -186,7 +209,7 @@ def link(output: str, row: Row) -> str:
 
 def with_sheets(output: str, rows: Sequence[Row]) -> list[Card]:
     """The rows with their contact sheets, as far as those can be had."""
-    with ThreadPoolExecutor(FILES_AT_ONCE) as threads:
+    with helpers(FILES_AT_ONCE) as threads:
         sheets = threads.map(lambda row: _sheet(results.sheet_uri(output, row)), rows)
         return [Card(row=row, link=link(output, row), sheet=sheet) for row, sheet in zip(rows, sheets, strict=True)]
 

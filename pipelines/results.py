@@ -10,7 +10,6 @@ import logging
 import re
 import time
 from collections.abc import Callable, Collection, Iterable
-from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from typing import Any
 
@@ -26,6 +25,7 @@ from pipelines import checkpoint, storage
 from pipelines.logs import working_on
 from pipelines.plan import unpack
 from pipelines.stage import Row, fail, known_place, place
+from pipelines.threads import helpers
 from stableavatar.errors import BrokenVideo, NetworkError, RowError, StorageError
 
 FILES_AT_ONCE = 16
@@ -51,9 +51,11 @@ logger = logging.getLogger(__name__)
 class WriteResult:
     """The last step: a row, finished or failed, becomes a file of the result table."""
 
-    def __init__(self, output: str, carried: pa.Schema) -> None:
+    def __init__(self, output: str, carried: pa.Schema, run_began_at: float = 0.0) -> None:
+        """`run_began_at`: in seconds since 1970. No row ends before, also where a clock lags behind the driver's."""
         self.output = output
         self.carried = carried
+        self.run_began_at = run_began_at
 
     def __call__(self, row: Row) -> Row:
         """Write the row, unless it is unfinished. Gives back what the driver needs of it.
@@ -62,7 +64,7 @@ class WriteResult:
         """
         if row["status"] != "unfinished":
             status = "failed" if row["status"] == "failed" else "ok"
-            row = {**row, "status": status, "finished_at": time.time()}
+            row = {**row, "status": status, "finished_at": max(time.time(), self.run_began_at)}
             try:
                 with working_on(row, "write"):
                     self._write(row)
@@ -118,7 +120,7 @@ def compact(output: str, check: Callable[[], None] = lambda: None) -> None:
     check()
     storage.write(file.getvalue(), storage.join(output, COMPACTED))
     check()
-    with ThreadPoolExecutor(FILES_AT_ONCE) as threads:
+    with helpers(FILES_AT_ONCE) as threads:
         list(threads.map(_remove_unchanged, small, (digest for _, digest in small.values())))
 
 
@@ -167,7 +169,7 @@ def _read_small(output: str) -> dict[str, tuple[pa.Table, bytes]]:
     """The files with one row each: table and hash of each, by URI."""
     folder = storage.join(output, "results")
     uris = [storage.join(folder, name) for name in storage.names_in(folder) if name.endswith(".parquet")]
-    with ThreadPoolExecutor(FILES_AT_ONCE) as threads:
+    with helpers(FILES_AT_ONCE) as threads:
         files = zip(uris, threads.map(storage.read_if_there, uris), strict=True)
         return {uri: (_parse(data, uri), _digest(data)) for uri, data in files if data is not None}
 
@@ -277,12 +279,15 @@ def clean_up(output: str, done: Iterable[Row]) -> None:
         storage.remove_parts(folder)
 
 
-def write_run(output: str, *, manifest: str, model: str, num_rows: int, **more: Any) -> Row:
+def write_run(
+    output: str, *, manifest: str, model: str, num_rows: int, began_at: float | None = None, **more: Any
+) -> Row:
     """Note what the newest run is about, for `status`; `more` is anything that JSON can hold (see pipelines.status).
 
-    Gives what it wrote.
+    `began_at`: in seconds since 1970; None: now. Gives what it wrote.
     """
-    run = {"manifest": manifest, "model": model, "num_rows": num_rows, "started_at": datetime.now(UTC).isoformat()}
+    started_at = datetime.fromtimestamp(time.time() if began_at is None else began_at, UTC).isoformat()
+    run = {"manifest": manifest, "model": model, "num_rows": num_rows, "started_at": started_at}
     text = redacted(json.dumps(run | more, indent=2))
     storage.write(text.encode(), storage.join(output, "run.json"))
     return json.loads(text)

@@ -1,5 +1,6 @@
 """From a manifest to videos and result rows: the whole flow."""
 
+import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import closing
@@ -115,7 +116,8 @@ def run(
 
         progress: Any = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(Progress).remote()
         generate = (output, lease.holder, options.save_every_s, Reporter(progress))
-        write = (output, carried_schema({"carried": plan.unpack(row)} for row in rows))
+        began_at = time.time()
+        write = (output, carried_schema({"carried": plan.unpack(row)} for row in rows), began_at)
         estimate = Estimate(before.to_pylist())
         capacity = grown_capacity(preset, options)
         work = Work(lengths=estimate.by_priority(todo), loads=loads_of(before.to_pylist()))
@@ -127,6 +129,7 @@ def run(
             manifest=storage.absolute(manifest),
             model=preset.name,
             num_rows=len(rows),
+            began_at=began_at,
             num_done=len(done),
             left=Counter(row["error_kind"] for row in left),
             num_generators=sizes.generators,

@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from manifests.redact import redacted
 from pipelines import lease, results
 from pipelines.plan import place
 from pipelines.results import LONG_AGO
@@ -100,7 +101,7 @@ def read_facts(output: str, columns: Sequence[str] = COLUMNS) -> Facts:
     rows = results.read_results(output).select(columns).to_pylist()
     run = results.read_run(output)
     if not (held or run or rows):
-        raise BadInput(f"{output} holds no results. Give the folder or URI that was given to render.")
+        raise BadInput(f"{redacted(output)} holds no results. Give the folder or URI that was given to render.")
     said = held.said if held else {}
     is_running = held is not None and is_alive(output, held)
     if is_running and run and _time(run.get("started_at")) < _time(said.get("started_at")):
@@ -112,7 +113,7 @@ def read_facts(output: str, columns: Sequence[str] = COLUMNS) -> Facts:
 def status_of(output: str, facts: Facts) -> Status:
     """How far an output is in which this lies."""
     return Status(
-        output=output,
+        output=redacted(output),
         is_running=facts.is_running,
         host=facts.said.get("host"),
         pid=facts.said.get("pid"),
@@ -214,4 +215,4 @@ def _time(text: object) -> datetime:
 
 def utc(time: str | None) -> str:
     """A time as `Status` has it, in words."""
-    return f"{time[:19]} UTC" if time else "at an unknown time"
+    return f"{time[:19].replace('T', ' ')} UTC" if time else "at an unknown time"

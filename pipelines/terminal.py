@@ -6,6 +6,10 @@ from contextlib import contextmanager
 
 from rich.console import Console
 
+from manifests.redact import redacted
+from manifests.schema import ManifestError
+from stableavatar.errors import RowError
+
 ALL_FINE, CANNOT_GO_ON, SOME_FAILED, UNFINISHED = 0, 1, 2, 3
 BAD_CONFIG = 2  # of a training
 
@@ -22,7 +26,10 @@ class RunError(Exception):
 
 @contextmanager
 def plain_errors() -> Iterator[None]:
-    """Inside, what ends a run on Ray becomes a RunError. It loads Ray: to be entered when that is needed anyway."""
+    """Inside, what ends a run on Ray becomes a RunError, and no error of ours tells credentials.
+
+    It loads Ray: to be entered when that is needed anyway.
+    """
     from ray.exceptions import RayError
 
     from pipelines.lease import LeaseError
@@ -31,9 +38,18 @@ def plain_errors() -> Iterator[None]:
     try:
         yield
     except (ClusterError, LeaseError) as error:
-        raise RunError(str(error)) from error
+        raise RunError(redacted(str(error))) from error
     except RayError as error:
-        raise RunError(f"Ray failed: {(str(error).strip() or type(error).__name__).splitlines()[-1]}") from error
+        last_line = (str(error).strip() or type(error).__name__).splitlines()[-1]
+        raise RunError(redacted(f"Ray failed: {last_line}")) from error
+    except (ManifestError, RowError) as error:
+        error.args = (redacted(str(error)),)
+        raise
+
+
+def say(text: str) -> None:
+    """Print words for people on stdout: as they are, but for credentials, and never wrapped."""
+    console.print(redacted(text), soft_wrap=True, markup=False)
 
 
 console = Console(width=None if sys.stdout.isatty() else WIDE)

@@ -8,7 +8,7 @@ some may not have been announced. Such a line is there while a run goes on, and 
 import logging
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -18,7 +18,7 @@ from pipelines import results, storage
 from pipelines.lines import read_lines, write_lines
 from pipelines.observers import Observer
 from pipelines.outcome import RunReport
-from pipelines.receiver import Event, Receiver, signers
+from pipelines.receiver import NEW_SECRET, Event, Receiver, signers
 from pipelines.retries import patience
 from pipelines.stage import Row
 from stableavatar.errors import BadInput
@@ -43,11 +43,8 @@ class Webhooks(Observer):
         """`secrets`: see `receiver.signers`; None: as the environment has it. Raises BadInput."""
         signing = signers(os.environ.get(SECRET, "") if secrets is None else secrets)
         if not signing:
-            raise BadInput(
-                f"webhooks are signed, and there is no secret. Set {SECRET}; "
-                '`echo "whsec_$(openssl rand -base64 32)"` makes one, which the receiver needs too.'
-            )
-        self.receivers = {receiver.key: receiver for receiver in (Receiver(url, signing) for url in urls)}
+            raise BadInput(f"webhooks are signed, and there is no secret. Set {SECRET}; {NEW_SECRET}")
+        self.receivers = _by_key(Receiver(url, signing) for url in urls)
         self.run: Mapping[str, Any] = {}
         self.began: list[dict[str, Any]] = []
         self.settled: set[tuple[str, str]] = set()  # lines that have done their duty
@@ -57,16 +54,16 @@ class Webhooks(Observer):
         self.run = run
         for receiver in self.receivers.values():
             receiver.start()
+        self.began = [{"receiver": key, "rows_since": run["started_at"]} for key in self.receivers]
         with patience(PATIENCE_S):
             old = read_lines(self._uri())
+            write_lines([*old, *self.began], self._uri())  # whatever fails from here on, it can be made up for
             mine = [line for line in old if line["receiver"] in self.receivers]
             for line in mine:
                 if "event" in line:
                     self.receivers[line["receiver"]].offer(line["event"], always=is_of_run(line["event"]))
             self._announce_since([line for line in mine if "rows_since" in line])
             self.settled |= set(map(_mark, mine))
-            self.began = [{"receiver": key, "rows_since": run["started_at"]} for key in self.receivers]
-            write_lines([*old, *self.began], self._uri())
 
     def _announce_since(self, lines: Sequence[Mapping[str, Any]]) -> None:
         """Offer the rows that finished since then once more: they have the ids that they had."""
@@ -101,9 +98,11 @@ class Webhooks(Observer):
             receiver.end()
         left = [line for receiver in self.receivers.values() for line in _left(receiver, deadline)]
         # Read again: another run may have begun here, or the first reading may have failed.
-        lines = [line for line in read_lines(self._uri()) if _mark(line) not in self.settled] + left
+        noted = {_mark(line): line for line in [*read_lines(self._uri()), *self.began]}
+        lines = {mark: line for mark, line in noted.items() if mark not in self.settled}
+        lines |= {_mark(line): line for line in left}
         if lines:
-            write_lines(lines, self._uri())
+            write_lines(lines.values(), self._uri())
         else:
             storage.remove(self._uri())
         if left:
@@ -111,6 +110,17 @@ class Webhooks(Observer):
 
     def _uri(self) -> str:
         return storage.join(self.run["output"], UNDELIVERED)
+
+
+def _by_key(receivers: Iterable[Receiver]) -> dict[str, Receiver]:
+    found: dict[str, Receiver] = {}
+    for receiver in receivers:
+        if found.setdefault(receiver.key, receiver).url != receiver.url:
+            raise BadInput(
+                f"two addresses of webhooks, {receiver.name}, differ in their credentials alone, and what waits for "
+                "one could not be told from what waits for the other. Give each a name at its end: #first, #second."
+            )
+    return found
 
 
 def _left(receiver: Receiver, deadline: float) -> list[dict[str, Any]]:

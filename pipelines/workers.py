@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import ray
+from ray._private import auto_init_hook
 from ray._private.state import state
 from ray.data import ActorPoolStrategy, DataContext, Dataset, ExecutionResources, TaskPoolStrategy
 from ray.data._internal.execution.execution_callback import ExecutionCallback
@@ -201,6 +202,8 @@ def read_files(uris: list[str], read: Callable[[str], list[Row]]) -> list[Row]:
 
 def _init(num_cpus: int, log_to_driver: bool) -> None:
     address = os.environ.get("RAY_ADDRESS")
+    # A thread that still waits for Ray when that is left would start one of its own.
+    auto_init_hook.enable_auto_connect = False
     # The stages need parts of two logical CPUs; a machine with one core still has to find room for all of them.
     local: dict[str, Any] = (
         {} if address else {"num_cpus": max(num_cpus, os.cpu_count() or 1), "include_dashboard": False}

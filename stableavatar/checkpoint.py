@@ -23,6 +23,9 @@ class Checkpoint(Protocol):
         Asked when a video is begun, and again when it is begun anew after memory ran out.
         """
 
+    def resume(self, num_done: int) -> None:
+        """Called with the window-steps that an earlier attempt has done, if this one goes on from there."""
+
     def offer(self, num_done: int, snapshot: Callable[[], Snapshot]) -> None:
         """Called after every window and every decoded latent frame, where the video can be left and taken up again.
 
@@ -51,6 +54,9 @@ class NoCheckpoint:
     def state(self) -> str | None:
         """Never one."""
         return None
+
+    def resume(self, num_done: int) -> None:
+        """Does nothing."""
 
     def offer(self, num_done: int, snapshot: Callable[[], Snapshot]) -> None:
         """Does nothing."""

@@ -17,6 +17,8 @@ class Course:
 
     def begin(self, num_done: int) -> None:
         """A try begins, with that many window-steps done by others."""
+        if num_done > self.num_done:  # else it begins anew, after memory ran out
+            self.checkpoint.resume(num_done)
         if num_done != self.num_done:
             self.on_progress(num_done - self.num_done)
         self.num_done = self.num_resumed = num_done

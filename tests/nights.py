@@ -1,7 +1,6 @@
 """Outputs as runs leave them, made up: result tables, run.json, videos and contact sheets, without a run."""
 
 import io
-import json
 import random
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
@@ -58,10 +57,7 @@ def write_rows(output: str, rows: Iterable[Row]) -> None:
 def write_run(output: str, began_at: float = BEGAN, **words: Any) -> None:
     """What a run notes when it begins at this time."""
     noted = {"manifest": "night.jsonl", "model": "mini", "num_done": 0, "left": {}, "num_generators": 4, **words}
-    results.write_run(output, **noted)
-    run = results.read_run(output) or {}
-    text = json.dumps({**run, "started_at": datetime.fromtimestamp(began_at, UTC).isoformat()})
-    storage.write(text.encode(), storage.join(output, "run.json"))
+    results.write_run(output, began_at=began_at, **noted)
 
 
 def write_media(output: str, row: Row, size: tuple[int, int] = (256, 112)) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from ray.exceptions import RayError
 
+from manifests.schema import ManifestError
 from pipelines import results, storage
 from pipelines.cli import main, print_result
 from pipelines.lease import LeaseHeld
@@ -20,6 +21,7 @@ from pipelines.outcome import RenderResult, RowResult
 from pipelines.terminal import RunError, plain_errors
 from pipelines.values import moment, seconds
 from pipelines.workers import ClusterError
+from stableavatar.errors import BadInput
 from tests.conftest import EXAMPLES
 from tests.published import small, write_folder
 
@@ -222,6 +224,26 @@ def test_what_ends_a_run_on_ray_is_told_in_one_line(error: Exception, message: s
     with pytest.raises(RunError) as told, plain_errors():
         raise error
     assert str(told.value) == message
+
+
+def test_no_command_prints_the_credentials_of_an_output(capsys: pytest.CaptureFixture[str]) -> None:
+    output = "memory://anna:topsecret@host/out"
+    assert [main([command, output]) for command in ("status", "report", "retry")] == [1, 1, 1]
+    results.write_run(output, manifest="m", model="tiny", num_rows=1)
+    assert [main(words) for words in (["status", output], ["status", output, "--json"], ["report", output])] == [0] * 3
+    row = {"manifest": "night.csv", "row_number": 1, "error_kind": "", "error": "", "id": "anna"}
+    rows = (RowResult.of(row, status="failed", was_before=True), RowResult.of(row, status="unfinished"))
+    print_result(RenderResult(output=output, rows=rows, stopped=f"another run has taken over {output}"))
+    told = "".join(capsys.readouterr())
+    assert told.count("memory://***@host/out") > 8  # three refusals, status, report, and the rest of the run
+    assert "topsecret" not in told + storage.read(f"{output}/report.html").decode()
+
+
+@pytest.mark.parametrize("error", [BadInput, ManifestError, LeaseHeld, ClusterError, RayError])
+def test_no_error_that_ends_a_run_tells_credentials(error: type[Exception]) -> None:
+    with pytest.raises(Exception, match=r"s3://\*\*\*@bucket") as told, plain_errors():
+        raise error("s3://anna:topsecret@bucket")
+    assert "topsecret" not in str(told.value)
 
 
 def test_a_cluster_that_is_not_there_ends_every_command_alike(

@@ -1,8 +1,13 @@
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 
 from pipelines.encode_text import EncodeText
 from stableavatar.model.conditions import TextEncoder
 from stableavatar.presets import Preset
+
+MakeRow = Callable[..., dict[str, Any]]
 
 
 class Counting:
@@ -14,15 +19,14 @@ class Counting:
         return np.full((2, 3), len(prompt), np.float32)
 
 
-def test_each_prompt_is_encoded_once(preset: Preset) -> None:
+def test_each_prompt_is_encoded_once(preset: Preset, make_row: MakeRow) -> None:
     encoder = Counting()
     stage = EncodeText(preset, lambda preset, device: encoder)
-    rows = [stage({"id": "a", "status": "ready", "error": "", "prompt": p, "negative_prompt": "no"}) for p in "xyx"]
+    rows = [stage(make_row(prompt=p, negative_prompt="no")) for p in "xyx"]
     assert encoder.prompts == ["x", "no", "y"]
     assert rows[2]["prompt_embeds"].shape == (2, 3)
 
 
-def test_the_real_encoder(preset: Preset) -> None:
-    words = {"prompt": "A person.", "negative_prompt": ""}
-    row = EncodeText(preset, TextEncoder.load)({"id": "a", "status": "ready", "error": "", **words})
+def test_the_real_encoder(preset: Preset, make_row: MakeRow) -> None:
+    row = EncodeText(preset, TextEncoder.load)(make_row(prompt="A person.", negative_prompt=""))
     assert row["prompt_embeds"].shape[1] == row["negative_prompt_embeds"].shape[1] == preset.text["d_model"]

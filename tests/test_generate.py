@@ -252,7 +252,9 @@ def test_a_run_that_is_to_stop_saves_what_runs_and_the_next_one_makes_the_same_v
     row = make(f"{tmp_path}/out", reporter=Reporter(Direct(stopping)))
     assert row["status"] == "unfinished"
     assert stopping.saved_at[-1] > stopping.saved_at[0]  # it has told that it was saved
-    resumed = make(f"{tmp_path}/out")
+    going_on = Progress()
+    resumed = make(f"{tmp_path}/out", reporter=Reporter(Direct(going_on)))
+    assert going_on.snapshot().windows_done == resumed["num_windows"] - num_steps_resumed / 5
     assert (resumed["status"], resumed["attempts"]) == ("ready", 2)
     assert resumed["num_steps_resumed"] == num_steps_resumed
     undisturbed = make(f"{tmp_path}/other")

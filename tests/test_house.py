@@ -131,6 +131,12 @@ def test_an_old_python_is_refused_with_a_remedy(house: Path) -> None:
     assert not (house / ".venv").exists()
 
 
+def test_who_imports_a_package_has_its_types() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    assert "py.typed" in project["tool"]["setuptools"]["package-data"]["*"]
+    assert all((ROOT / name / "py.typed").is_file() for name in ("pipelines", "stableavatar", "manifests"))
+
+
 def test_no_registry_address_is_written_down() -> None:
     for name in ("Makefile", "pyproject.toml", "constraints.txt", ".ci/run"):
         text = (ROOT / name).read_text()

@@ -20,6 +20,26 @@ ROW: Row = {"id": "anna", "manifest": "night.csv", "row_number": 3, "status": "r
 GOOD = {"portrait": f"{EXAMPLES}/portrait_nasa.jpg", "audio": f"{EXAMPLES}/speech_es_short.flac", "end_s": 0.5}
 
 
+def test_no_record_of_ours_holds_credentials_whoever_writes_it(caplog: pytest.LogCaptureFixture) -> None:
+    try:
+        raise ValueError("https://h/a?token=topsecret")
+    except ValueError:
+        logging.getLogger("pipelines.lease").exception("%s is held, %d times", "s3://a:topsecret@b", 3)
+    logging.getLogger("stableavatar.avatar").warning("https://h/a?token=topsecret")
+    logging.getLogger("another").warning("password=its own")
+    ours, model, other = caplog.records
+    assert ours.message == "s3://***@b is held, 3 times"
+    assert "ValueError: https://h/a?token=***" in caplog.text and "Traceback" in caplog.text
+    assert "topsecret" not in caplog.text + str(vars(ours)) + str(vars(model))
+    assert other.message == "password=its own"
+
+
+def test_a_record_whose_words_do_not_fit_is_left_to_its_handler() -> None:
+    record = logging.getLogRecordFactory()("pipelines", logging.INFO, "", 1, "%d", ("three",), None)
+    with pytest.raises(TypeError):
+        record.getMessage()
+
+
 class Fails(Stage):
     name = "fails"
 
@@ -83,10 +103,15 @@ def test_stages_inside_each_other_are_told_apart(lines: Any) -> None:
 
 
 def test_lines_of_workers_pass_as_they_are_and_everything_else_becomes_json(lines: Any) -> None:
-    relay.pass_on({"pid": 7, "ip": "10.0.0.5", "lines": ['{"time": "now"}', "a library says password=hunter2", " "]})
-    passed, said = lines()
-    assert passed == {"time": "now"}
+    of_worker = {"time": "now", "message": 'it said "https://h/a?token=***"'}
+    strange = ['{"time": "of a library, password=hunter2', '{"password": "hunter2"}', '["time"]', "{" * 9999]
+    told = [json.dumps(of_worker), "a library says password=hunter2", " ", *strange]
+    relay.pass_on({"pid": 7, "ip": "10.0.0.5", "lines": [*told, '{"time": "now", "uri": "s3://a:hunter2@b"}']})
+    passed, said, *others, last = lines()
+    assert (passed, last) == (of_worker, {"time": "now", "uri": "s3://***@b"})
     assert (said["message"], said["worker"]) == ("a library says password=***", "10.0.0.5/7")
+    assert [line["message"][:10] for line in others] == [text[:10] for text in strange]
+    assert "hunter2" not in str(others)
 
 
 def test_what_is_written_to_stderr_past_the_log_becomes_json() -> None:
@@ -97,6 +122,16 @@ def test_what_is_written_to_stderr_past_the_log_becomes_json() -> None:
     ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     messages = sorted(json.loads(line)["message"] for line in ended.stderr.splitlines())
     assert messages == ["[E] core_worker.cc: \ufffd", "ended by OSError", "logged", "printed"]
+
+
+def test_a_stderr_that_nothing_can_be_written_to_holds_up_nobody() -> None:
+    script = "import logging, sys; from pipelines import logs, relay; logs.start_json_logging(); "
+    script += "logging.warning('lost'); relay.catch_stderr(); "
+    script += "[(logging.warning('lost'), print('lost', file=sys.stderr)) for _ in range(1000)]; print('the end')"
+    with open("/dev/full", "w") as full:
+        command = [sys.executable, "-c", script]
+        ended = subprocess.run(command, stdout=subprocess.PIPE, stderr=full, text=True, timeout=60)
+    assert (ended.returncode, ended.stdout) == (0, "the end\n")
 
 
 def test_workers_log_as_their_driver_does(monkeypatch: pytest.MonkeyPatch) -> None:

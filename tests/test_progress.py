@@ -1,5 +1,6 @@
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -106,6 +107,58 @@ def test_a_row_that_is_begun_once_more_is_a_retry_also_in_a_later_round(make_row
     assert progress.snapshot().num_retries == 2
 
 
+def test_what_an_earlier_run_made_is_neither_made_now_nor_quick(
+    make_row: MakeRow, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipelines.progress.REPORT_EVERY_S", 0.0)
+    progress = Progress()
+    rows = [{**planned(make_row(row_number=number)), "num_windows": 100} for number in (1, 2)]
+    display = Display(rows, Estimate(), progress.snapshot, Console(width=100))
+    reporter = Reporter(Direct(progress))
+    assert reporter.may_begin(rows[0])
+    with reporter.running(rows[0]) as on_progress:
+        reporter.resumed(900)  # window-steps, of 1000
+        on_progress(900)
+        facts = display.facts()
+        assert (facts["windows_done"], facts["windows_per_s"], facts["seconds_left"]) == (0.0, 0.0, None)
+        assert facts["running"][0]["windows_done"] == 90.0
+        display.began = time.monotonic() - 5.0
+        on_progress(50)
+        facts = display.facts()
+        assert facts["windows_done"] == 5.0
+        assert facts["windows_per_s"] == pytest.approx(1.0, rel=0.1)
+        assert facts["seconds_left"] == pytest.approx(105.0, rel=0.1)
+        on_progress(50)
+    display.finished({**rows[0], "status": "ok"})
+    display.began = time.monotonic() - 10.0
+    facts = display.facts()
+    assert facts["windows_done"] == 10.0
+    assert facts["seconds_left"] == pytest.approx(100.0, rel=0.1)
+
+
+def test_what_this_run_made_counts_once_when_the_row_is_begun_again(make_row: MakeRow) -> None:
+    row, progress = planned(make_row()), Progress()
+    first, second = (Reporter(Direct(progress)) for _ in range(2))
+    assert first.may_begin(row)
+    with suppress(ConnectionError), first.running(row) as on_progress:
+        on_progress(20)
+        first._tell(row, 20)
+        first.listener = None  # its process died
+        raise ConnectionError
+    assert second.may_begin(row)
+    assert progress.snapshot().windows_done == 2.0
+    with second.running(row) as on_progress:
+        second.resumed(20)
+        on_progress(20)
+        on_progress(10)
+    assert progress.snapshot().windows_done == 3.0
+    assert progress.snapshot().resumed == {}
+    with second.running(row) as on_progress:  # memory ran out, and the state was lost
+        second.resumed(20)
+        on_progress(-20)
+    assert progress.snapshot().windows_done == 3.0
+
+
 def test_machines_hear_how_long_ago_the_oldest_save_is(make_row: MakeRow, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pipelines.progress.REPORT_EVERY_S", 0.0)
     progress = Progress()
@@ -118,3 +171,5 @@ def test_machines_hear_how_long_ago_the_oldest_save_is(make_row: MakeRow, monkey
         reporter.saved()
         on_progress(1)
         assert display.facts()["checkpoint_age_s"] < 10.0
+        patch.setattr(time, "time", lambda: 0.0)  # a clock that is behind that of the generator
+        assert display.facts()["checkpoint_age_s"] == 0.0

@@ -15,6 +15,8 @@ from pipelines.receiver import Event, Receiver, seconds_of, signers
 from stableavatar.errors import BadInput
 from tests.receivers import SECRET, Inbox, serve
 
+PLAIN = "plain words: no base64 at all"
+
 
 @pytest.fixture
 def inbox() -> Iterator[Inbox]:
@@ -56,20 +58,31 @@ def test_what_arrives_is_signed_as_the_standard_says(inbox: Inbox) -> None:
 
 
 def test_while_a_secret_is_changed_receivers_with_either_verify(inbox: Inbox) -> None:
-    sender = begun(inbox.url, f"plain words, {SECRET}")
+    sender = begun(inbox.url, f"{PLAIN}, {SECRET}")
     sender.offer(event())
     end(sender)
     headers, body = inbox.requests[0]
-    assert Webhook(SECRET).verify(body, headers) == Webhook(b"plain words").verify(body, headers)
+    assert Webhook(SECRET).verify(body, headers) == Webhook(PLAIN.encode()).verify(body, headers)
     assert len(headers["webhook-signature"].split(" ")) == 2
 
 
 def test_a_secret_may_lack_its_padding_but_not_be_nonsense() -> None:
-    (signer,) = signers("whsec_" + base64.b64encode(b"0123").decode().rstrip("="))
-    assert signer.sign("a", datetime.now(UTC), "b") == Webhook(b"0123").sign("a", datetime.now(UTC), "b")
+    key = b"of twenty-five bytes, yes"
+    (signer,) = signers("whsec_" + base64.b64encode(key).decode().rstrip("="))
+    assert signer.sign("a", datetime.now(UTC), "b") == Webhook(key).sign("a", datetime.now(UTC), "b")
     with pytest.raises(BadInput, match="not base64") as error:
         signers("whsec_$ecret!")
     assert "ecret!" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("secret", "size"), [("whsec_", 0), ("x", 1), ("é" * 11, 22), ("whsec_" + base64.b64encode(b"x" * 23).decode(), 23)]
+)
+def test_a_secret_that_can_be_guessed_is_refused(secret: str, size: int) -> None:
+    with pytest.raises(BadInput, match=f"has {size} bytes.*openssl") as error:
+        signers(f"{SECRET},{secret}")
+    assert size < 2 or secret not in str(error.value)
+    assert len(signers("x" * 24)) == 1
 
 
 @pytest.mark.parametrize("status", [408, 429, 500, 501, 503, 599])

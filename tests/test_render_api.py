@@ -1,6 +1,7 @@
 """`pipelines.render` and `retry`, called from Python."""
 
 import asyncio
+import importlib
 import inspect
 import json
 import re
@@ -71,6 +72,21 @@ def test_nothing_heavy_is_loaded_before_it_is_called() -> None:
     script = "import sys, pipelines; sys.exit(str([name for name in ('pyarrow', 'rich') if name in sys.modules]))"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert done.stderr.strip() == "[]"
+
+
+def test_what_it_raises_and_returns_comes_from_the_same_place() -> None:
+    for home, names in pipelines._HOMES.items():
+        for name in names:
+            assert getattr(pipelines, name) is getattr(importlib.import_module(home), name)
+    assert pipelines.BadInput is BadInput
+    with pytest.raises(ImportError):
+        exec("from pipelines import strange")
+
+
+def test_importing_it_is_nothing_to_the_ray_of_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RAY_ENABLE_AUTO_CONNECT", raising=False)
+    script = "import pipelines; from ray._private import auto_init_hook; assert auto_init_hook.enable_auto_connect"
+    subprocess.run([sys.executable, "-c", script], check=True)
 
 
 class Called:
@@ -154,7 +170,7 @@ def test_a_run_is_repeated_as_it_was(called: Called, tmp_path: Path) -> None:
     assert replace(called.options, bounds=first.bounds, retry=None, observers=first.observers) == first
     assert [type(observer) for observer in called.options.observers] == [type(observer) for observer in first.observers]
     assert called.options.retry == {"storage"}
-    carried = {"carried_over": "/out/carried-over/0123.jsonl"}
+    carried: dict[str, Any] = {"carried_over": "/out/carried-over/0123.jsonl"}
     results.write_run(f"{tmp_path}", manifest="m", model="tiny", num_rows=1, arguments=first.arguments, **carried)
     retry(tmp_path, save_every_s=60)
     assert called.options.carry_over == carried["carried_over"]
@@ -235,13 +251,26 @@ def test_in_a_notebook_and_in_a_thread(
     assert "1 of 2 videos are there; 1 failed" in Path(second.report).read_text()
 
 
+CALL = """
+import contextlib, json, sys
+from pipelines import render
+
+told = render(*sys.argv[1:3]).to_dict()
+import ray
+
+with contextlib.suppress(ray.exceptions.RaySystemError):
+    ray.put(1)  # as a thread may that has not heard of the end
+told["has_ray_again"] = ray.is_initialized()
+open(sys.argv[3], "w").write(json.dumps(told))
+"""
+
+
 @pytest.mark.slow
 def test_a_call_that_starts_ray_itself_prints_nothing(ray_alone: None, tmp_path: Path) -> None:
     manifest = write_manifest(tmp_path, {"id": "one", "num_steps": 1}, {"id": "missing", "portrait": "missing.jpg"})
-    script = "import json, sys; from pipelines import render; result = render(*sys.argv[1:3]); "
-    script += "open(sys.argv[3], 'w').write(json.dumps(result.to_dict()))"
-    command = [sys.executable, "-c", script, manifest, f"{tmp_path}/out", f"{tmp_path}/told.json"]
+    command = [sys.executable, "-c", CALL, manifest, f"{tmp_path}/out", f"{tmp_path}/told.json"]
     done = subprocess.run(command, capture_output=True, text=True)
     said = [line for line in done.stderr.splitlines() if not re.search(r"\.cc:\d+: ", line)]  # Ray's core, past Python
     assert (done.stdout, said, done.returncode) == ("", [], 0)
-    assert json.loads((tmp_path / "told.json").read_text())["num_ok"] == 1
+    told = json.loads((tmp_path / "told.json").read_text())
+    assert (told["num_ok"], told["has_ray_again"]) == (1, False)

@@ -137,7 +137,11 @@ def test_every_player_waits_and_has_a_picture_and_a_name(night: MakeRow, tmp_pat
     page = read_page(str(tmp_path))
     videos = page.findall(".//video")
     assert all((video.attrib["preload"], "controls" in video.attrib) == ("none", True) for video in videos)
-    assert all(video.attrib["poster"].startswith("data:image/jpeg;base64,/9j/") for video in videos)
+    pictures = [card.find("summary/img") for card in page.iterfind(".//details[@class='card']")]
+    sheets = [picture.attrib["src"] for picture in pictures if picture is not None]
+    assert len(sheets) == len(videos) and all(sheet.startswith("data:image/jpeg;base64,/9j/") for sheet in sheets)
+    text = storage.read(f"{tmp_path}/report.html").decode()
+    assert all(text.count(sheet) == 1 for sheet in sheets) and 'video").poster = ' in text  # the player gets it there
     assert all(element.attrib.get("alt") for element in page.iter("img"))
     assert all(table.find("caption") is not None for table in page.iter("table"))
     levels = [int(element.tag[1]) for element in page.iter() if re.fullmatch("h[1-6]", element.tag)]
@@ -147,7 +151,8 @@ def test_every_player_waits_and_has_a_picture_and_a_name(night: MakeRow, tmp_pat
 
 def test_thousands_of_rows_make_a_page_of_a_bounded_size(night: MakeRow, tmp_path: Path) -> None:
     output = str(tmp_path)
-    write_night(output, night, 100)
+    for row in write_night(output, night, 100):
+        storage.write(b"x" * report.MAX_SHEET_BYTES, results.sheet_uri(output, row))
     facts = read_facts(output, report.SHOWN)
     for number in range(1, 40):
         again = [
@@ -158,7 +163,8 @@ def test_thousands_of_rows_make_a_page_of_a_bounded_size(night: MakeRow, tmp_pat
     facts.run["num_rows"] = 4000
     text = render_page(output, facts)
     page = ElementTree.fromstring(text)
-    assert len(text) < 3_000_000
+    assert text.count("data:image/jpeg") == text.count("<img ") > report.MAX_SHEETS
+    assert len(text) < (report.MAX_SHEETS + report.MAX_SLOWEST) * report.MAX_SHEET_BYTES * 4 / 3 + 1_000_000
     assert text_of(page, "body//h1").startswith("3,400 of 4,000 videos are there; 200 failed; 400")
     assert len(page.findall(".//video")) == report.MAX_SHEETS + report.MAX_SLOWEST
     assert len(page.findall(".//ul[@class='links']/li")) == report.MAX_LINKS
@@ -175,7 +181,8 @@ def test_a_sheet_that_is_missing_or_too_large_leaves_the_player_without_a_pictur
     write_media(output, rows[0])
     storage.write(b"x" * (report.MAX_SHEET_BYTES + 1), results.sheet_uri(output, rows[1]))
     write_report(output)
-    assert ["poster" in video.attrib for video in read_page(output).iter("video")] == [True, False, False]
+    page = read_page(output)
+    assert [card.find("summary/img") is not None for card in page.iterfind(".//div/details")] == [True, False, False]
 
 
 def test_rows_that_older_runs_have_left_still_give_a_page(night: MakeRow, tmp_path: Path) -> None:
@@ -206,6 +213,22 @@ def test_what_an_earlier_run_made_or_failed_is_told_apart(night: MakeRow, tmp_pa
     assert "left (row 2, in an earlier run)" in text_of(page, "body//article")
     assert len(page.findall(".//article")) == 1
     assert f"Of all runs there are 3 videos in {output}: 15 s of video" in text_of(page, "body/footer")
+
+
+def test_rows_that_were_carried_over_have_players_and_reasons(night: MakeRow, tmp_path: Path) -> None:
+    output, carried = str(tmp_path), f"{tmp_path}/carried-over/0123.jsonl"
+    rows = [
+        made(night(id="made-before", manifest=carried, row_number=1), number=1, began_at=BEGAN - 86_400),
+        failed(night(id="left", manifest=carried, row_number=2), "internal", "nobody knows", at=BEGAN - 86_400),
+        made(night(id="of-tonight", row_number=1), number=2),
+    ]
+    write_rows(output, rows)
+    write_run(output, num_rows=3, num_done=1, left={"internal": 1}, carried_over=carried)
+    write_report(output)
+    page = read_page(output)
+    assert {name.text for name in page.iterfind(".//summary//bdi")} == {"made-before", "of-tonight"}
+    assert len(page.findall(".//video")) == 2
+    assert "nobody knows" in text_of(page, "body//article")
 
 
 def test_a_run_that_goes_on(night: MakeRow, base: str) -> None:
@@ -259,15 +282,40 @@ def test_each_kind_of_failure_has_a_remedy() -> None:
     assert set(REMEDIES) == set(KINDS)
 
 
-def test_the_end_of_a_run_writes_the_page_and_says_why_it_ended(night: MakeRow, base: str) -> None:
-    write_rows(base, [made(night())])
-    write_run(base, num_rows=2)
+def begun(output: str, night: MakeRow, began_at: float = BEGAN) -> ReportWriter:
+    """The writer of a run that has begun, after one that made a video."""
+    write_rows(output, [made(night())])
+    write_run(output, began_at=began_at, num_rows=2)
     writer = ReportWriter()
-    writer.begin({"output": base, **(results.read_run(base) or {})})
-    writer.end(RunReport(finished=[], unfinished=[], left=[], done=[], stopped="the clock says 06:30"))
-    assert not storage.exists(f"{base}/report.html")  # the run still holds its output, and would count as running
+    writer.begin({"output": output, **(results.read_run(output) or {})})
+    return writer
+
+
+def test_the_end_of_a_run_writes_the_page_and_says_why_it_ended(night: MakeRow, base: str) -> None:
+    writer = begun(base, night)
+    writer.end(RunReport(finished=[], unfinished=[], left=[], done=[], stopped="it is 06:30; s3://a:secret@b"))
     writer.close()
-    assert "It ended early because the clock says 06:30." in text_of(read_page(base))
+    assert "It ended early because it is 06:30; s3://***@b." in text_of(read_page(base))
+
+
+def test_a_run_that_is_killed_leaves_the_page_of_its_beginning(night: MakeRow, base: str) -> None:
+    storage.write(b"about the run before", f"{base}/report.html")
+    with lease.Lease(base):
+        writer = begun(base, night, began_at=datetime.now(UTC).timestamp())
+        writer.beginning.join()
+        writer.end(RunReport(finished=[], unfinished=[], left=[], done=[], stopped=""))  # it would count as running
+    said = text_of(read_page(base))
+    assert "0 of 2 videos are there so far" in said and "Running on" in said and "So it was on" in said
+
+
+def test_a_run_that_lost_its_output_leaves_the_page_to_the_other(night: MakeRow, base: str) -> None:
+    writer = begun(base, night)
+    writer.beginning.join()
+    storage.write(b"about the other run", f"{base}/report.html")
+    write_run(base, began_at=BEGAN + 60, num_rows=2)
+    writer.end(RunReport(finished=[], unfinished=[], left=[], done=[], stopped="another run has taken over"))
+    writer.close()
+    assert storage.read(f"{base}/report.html") == b"about the other run"
 
 
 def test_a_run_that_never_began_has_no_page(base: str) -> None:

@@ -5,7 +5,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 
@@ -44,6 +44,10 @@ class Kept:
     num_offers: int = 0
     num_done: int = 0
     saved: int = 0
+    resumed: list[int] = field(default_factory=list)
+
+    def resume(self, num_done: int) -> None:
+        self.resumed.append(num_done)
 
     def state(self) -> str | None:
         path = self.folder / "state"
@@ -131,6 +135,7 @@ def test_a_video_left_at_any_point_is_taken_up_there(
     found, done, report = again(request, taken_up := Kept(tmp_path))
     assert found == whole(scheduler)
     assert report.num_steps_resumed == done[0] == left.saved
+    assert (left.resumed, taken_up.resumed) == ([], [left.saved])
     assert sum(done) == STEPS * WINDOWS
     assert left.num_done - left.saved < INTERVAL  # so little is done twice
     num_kept = 4 * max(0, (stop_at - STEPS * WINDOWS - 1) // 4)  # latent frames in segments

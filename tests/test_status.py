@@ -1,6 +1,7 @@
 import json
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -12,7 +13,7 @@ from pipelines import lease, results, storage
 from pipelines.cli import main
 from pipelines.lease import Lease
 from pipelines.stage import fail
-from pipelines.status import read_status
+from pipelines.status import read_status, utc
 from stableavatar.errors import BadInput
 
 MakeRow = Callable[..., dict[str, Any]]
@@ -101,6 +102,17 @@ def test_a_run_that_still_checks_its_rows_is_not_taken_for_the_one_before(make_r
     assert status.num_videos == 1
 
 
+def test_rows_of_a_machine_whose_clock_lags_are_of_this_run(make_row: MakeRow, output: str) -> None:
+    began_at = time.time() + 3600.0  # by the driver's clock
+    manifest = make_row()["manifest"]
+    results.write_run(output, manifest=manifest, **RUN, began_at=began_at, num_done=0, left={}, num_generators=2)
+    results.WriteResult(output, pa.schema([]), began_at)(make_row(**MADE))
+    results.WriteResult(output, pa.schema([]), began_at)(
+        fail(make_row(id="bad", row_number=4), "check", "bad_input", "no")
+    )
+    assert states(output) == {"ok": 1, "failed": 1, "unfinished": 8}
+
+
 def test_rows_of_other_manifests_and_of_earlier_settings_are_not_of_this_run(make_row: MakeRow, output: str) -> None:
     made = {**MADE, "model": "tiny"}
     write_rows(output, [make_row(**made), make_row(id="other", manifest="/elsewhere.csv", **made)])
@@ -144,6 +156,11 @@ def test_the_command_tells_people_and_machines(
     write_lease(output, renewed_s_ago=99)
     assert main(["status", output]) == 0
     assert "died on node-7" in capsys.readouterr().out
+
+
+def test_times_are_for_people() -> None:
+    assert utc("2026-03-02T22:15:00.123456+00:00") == "2026-03-02 22:15:00 UTC"
+    assert utc(None) == "at an unknown time"
 
 
 def test_the_command_waits_neither_for_torch_nor_for_ray() -> None:

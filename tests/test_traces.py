@@ -14,6 +14,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from pipelines import traces
 from pipelines.api import observers_of
 from pipelines.metrics import Metrics
+from pipelines.report import ReportWriter
 from pipelines.spans import Span, with_span
 from pipelines.stage import Row
 from pipelines.traces import ENDPOINTS, Traces
@@ -152,12 +153,12 @@ def test_without_an_endpoint_there_is_nothing_and_without_the_exporter_a_remedy(
     assert "pip install 'stableavatar[otel]'" in caplog.text
 
 
-def test_every_run_is_measured_and_traced_where_there_is_an_endpoint(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_run_is_measured_and_reported_and_traced_if_there_is_an_endpoint(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ENDPOINTS:
         monkeypatch.delenv(name, raising=False)
-    assert [type(observer) for observer in observers_of([])] == [Metrics]
+    assert [type(observer) for observer in observers_of([])] == [Metrics, ReportWriter]
     monkeypatch.setenv(ENDPOINTS[1], "http://127.0.0.1:1")
-    assert [type(observer) for observer in observers_of([])] == [Metrics, Traces]
+    assert [type(observer) for observer in observers_of([])] == [Metrics, ReportWriter, Traces]
 
 
 def test_a_row_that_no_stage_has_seen_has_no_trace(collector: Collector) -> None:

@@ -209,7 +209,24 @@ def test_lines_that_could_not_be_read_in_the_beginning_are_kept(
         with pytest.raises(ZeroDivisionError):  # which `Observers` logs
             observer.begin({"output": str(tmp_path), "started_at": STARTED})
     observer.close()
-    assert undelivered(tmp_path) == left
+    assert undelivered(tmp_path) == [*left, {"receiver": left[0]["receiver"], "rows_since": STARTED}]
+
+
+def test_what_fails_in_the_beginning_is_made_up_for_by_the_next_run(
+    inbox: Inbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun(tmp_path, inbox.url)  # and killed
+    finish(tmp_path, row())
+    with monkeypatch.context() as context:
+        context.setattr(results, "read_results", lambda output: 1 / 0)
+        observer = Webhooks([inbox.url])
+        with pytest.raises(ZeroDivisionError):
+            observer.begin({"output": str(tmp_path), "started_at": "2026-02-01T00:00:00+00:00"})
+    assert [line["rows_since"][:10] for line in undelivered(tmp_path)] == ["2026-01-31", "2026-02-01"]  # were it killed
+    observer.close()
+    announce(tmp_path, [inbox.url], [])
+    assert [event["type"] for event in inbox.events()] == ["row.finished", "run.finished"]
+    assert undelivered(tmp_path) == []
 
 
 def test_one_that_never_began_leaves_nothing(tmp_path: Path, down: str) -> None:
@@ -237,6 +254,15 @@ def test_a_command_without_a_secret_ends_before_it_begins(
 def test_an_address_given_twice_hears_everything_once(inbox: Inbox, tmp_path: Path) -> None:
     announce(tmp_path, [inbox.url, inbox.url], finish(tmp_path, row()))
     assert len(inbox.requests) == 2
+
+
+def test_addresses_that_differ_in_their_credentials_alone_need_names(inbox: Inbox, tmp_path: Path) -> None:
+    urls = [f"{inbox.url}?token=T0KEN{number}" for number in (1, 2)]
+    with pytest.raises(BadInput, match="#first, #second") as error:
+        Webhooks(urls)
+    assert "T0KEN" not in str(error.value)
+    announce(tmp_path, [f"{urls[0]}#first", f"{urls[1]}#second"], finish(tmp_path, row()))
+    assert len(inbox.requests) == 4 and len(set(inbox.ids())) == 2
 
 
 def test_no_credentials_in_files_payloads_or_logs(
