@@ -30,7 +30,8 @@ class Bounds:
 class Watch:
     """Looks after a run while it goes on. A context manager; SIGTERM is one of the reasons to stop while inside.
 
-    To be entered after Ray is connected to, which takes the signal for itself, and left before Ray is.
+    To be entered after Ray is connected to, which takes the signal for itself, and left before Ray is. However it is
+    left, no flow goes on behind it: the output may be another run's then.
 
     `reason` says why the run is to end; empty while it is not.
     """
@@ -48,6 +49,7 @@ class Watch:
         self._progress: Any = None
         self._num_devices = 0.0
         self._started = 0.0
+        self._coming: _Coming | None = None
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
 
@@ -61,10 +63,13 @@ class Watch:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._ended.set()
-        self._thread.join()
-        if self._is_main:
-            signal.signal(signal.SIGTERM, self._before)
+        try:
+            self._end_flow()
+        finally:
+            self._ended.set()
+            self._thread.join()
+            if self._is_main:
+                signal.signal(signal.SIGTERM, self._before)
 
     def begin(self, progress: Any, num_devices: float, on_tick: Callable[[], None]) -> None:
         """The generators start now.
@@ -78,7 +83,7 @@ class Watch:
     def until_drained(self, rows: Iterable[Row], begun: Callable[[], Iterable[Place]] = frozenset) -> Iterator[Row]:
         """The rows as they come; once the run is to stop, only until those have come that `begun()` tells."""
         returned: set[Place] = set()
-        coming = _Coming(rows)
+        coming = self._coming = _Coming(rows)
         while not (self.reason and returned.issuperset(begun())):
             try:
                 row = coming.get(timeout=TICK_S)
@@ -88,8 +93,13 @@ class Watch:
                 return
             yield row
             returned.add(place(row))
-        self.stop_flows()
-        coming.join()
+        self._end_flow()
+
+    def _end_flow(self) -> None:
+        """Nothing to do if all its rows have come."""
+        if self._coming and not self._coming.is_over:
+            self.stop_flows()
+            self._coming.join()
 
     def pause(self, seconds: float) -> None:
         """Wait, or until the run is to stop."""
@@ -128,6 +138,7 @@ class _Coming:
     """Rows that are waited for in another thread: nobody can look up from waiting for Ray."""
 
     def __init__(self, rows: Iterable[Row]) -> None:
+        self.is_over = False  # as far as who waits has been told
         self._rows = rows
         self._queue: queue.Queue[Row | BaseException | None] = queue.Queue()
         self._thread = threading.Thread(target=self._wait, daemon=True)
@@ -140,6 +151,7 @@ class _Coming:
     def get(self, timeout: float) -> Row | None:
         """The next row, None after the last. Raises queue.Empty after `timeout` seconds, and what the rows raised."""
         row = self._queue.get(timeout=timeout)
+        self.is_over = row is None or isinstance(row, BaseException)
         if isinstance(row, BaseException):
             raise row
         return row

@@ -2,11 +2,14 @@
 
 import json
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import ray
+from ray.data.exceptions import UserCodeException
 from ray.exceptions import RayError
 
 from manifests.schema import ManifestError
@@ -18,8 +21,8 @@ from pipelines.rounds import rounds
 from pipelines.run import Loaders, Options, run
 from pipelines.stage import Row
 from pipelines.status import read_status
-from pipelines.watch import Bounds
-from pipelines.workers import Capacity, ClusterError, Pool, read_files, require_room
+from pipelines.watch import Bounds, Watch
+from pipelines.workers import Capacity, ClusterError, Pool, cluster, flow, read_files, require_room, stop_flows
 from stableavatar.errors import StorageError
 from stableavatar.presets import Preset
 from stableavatar.video.quality import check_contract, measure_video
@@ -232,6 +235,33 @@ def test_a_run_that_is_killed_has_listed_what_it_was_to_make(
     report = run_noise(f"{tmp_path}/tonight/", output, preset, carry_over=True)  # a folder that holds nothing yet
     assert [(row["id"], row["status"]) for row in report.finished] == [("one", "ok")]
     assert not storage.exists(plan.carry_over_uri(output))
+
+
+def test_a_run_that_broke_off_leaves_no_flow_behind_and_ray_as_it_was(ray_cluster: None, tmp_path: Path) -> None:
+    def slow(row: Row) -> Row:
+        (tmp_path / str(row["row_number"])).touch()
+        time.sleep(1)
+        return row
+
+    def bad(row: Row) -> Row:
+        raise ValueError("a bad row")
+
+    rows: list[Row] = [{"manifest": "m", "row_number": number} for number in range(30)]
+
+    def broken_off() -> None:
+        with cluster(), Watch(Bounds(), stop_flows=stop_flows) as watch:
+            for _ in watch.until_drained(flow(rows, [Pool(stage=slow, num_cpus=1)])):
+                raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        broken_off()
+    begun = len(list(tmp_path.iterdir()))
+    assert ray.data.range(5).map(lambda row: row).take_all() == [{"id": number} for number in range(5)]
+    with pytest.raises(UserCodeException, match="a bad row"):
+        ray.data.range(2).map(bad).take_all()
+    time.sleep(2)
+    assert len(list(tmp_path.iterdir())) <= begun + 1 < len(rows)
+    assert len(list(flow(rows[:1], [Pool(stage=slow, num_cpus=1)]))) == 1
 
 
 def test_a_file_that_cannot_be_read_ends_the_run(ray_cluster: None, tmp_path: Path) -> None:

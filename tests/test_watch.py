@@ -115,6 +115,31 @@ def test_a_run_that_waits_for_ray_still_stops() -> None:
         assert list(watch.until_drained(coming())) == []
 
 
+def test_a_run_that_ends_by_an_error_ends_its_flow() -> None:
+    stuck = threading.Event()
+
+    def coming() -> Iterator[Row]:
+        yield from rows(1, 2)
+        stuck.wait()
+
+    def run() -> None:
+        with Watch(Bounds(), stop_flows=stuck.set) as watch:
+            for _ in watch.until_drained(coming()):
+                raise OSError("the store is gone")
+
+    with pytest.raises(OSError, match="the store is gone"):
+        run()
+    assert stuck.is_set()
+
+
+def test_a_flow_whose_rows_have_all_come_is_not_stopped_nor_is_the_next_one() -> None:
+    stopped = threading.Event()
+    with Watch(Bounds(), stop_flows=stopped.set) as watch:
+        for _ in range(2):
+            assert len(list(watch.until_drained(rows(1, 2)))) == 2
+    assert not stopped.is_set()
+
+
 def test_an_error_on_the_way_reaches_who_waits() -> None:
     def coming() -> Iterator[Row]:
         yield from rows(1)
