@@ -26,7 +26,7 @@ from pipelines.prepare import Prepare
 from pipelines.progress import Progress, Reporter, snapshot
 from pipelines.queues import Queues
 from pipelines.results import WriteResult
-from pipelines.rounds import check_rounds, rounds
+from pipelines.rounds import check_rounds, read_files, rounds
 from pipelines.separate import Separate, wants_vocals
 from pipelines.sizes import LIGHT, Sizes, Work, choose_sizes, fitting, grown, loads_of
 from pipelines.stage import Place, Row, place
@@ -36,7 +36,6 @@ from pipelines.workers import (
     Pool,
     cluster,
     read_capacity,
-    read_files,
     require_room,
     smallest_gpu_bytes,
     stop_flows,
@@ -105,7 +104,7 @@ def run(
         Watch(options.bounds, lease.why_lost, stop_flows) as watch,
     ):
         carried = plan.carried_over(output) if options.carry_over is True else options.carry_over or ""
-        rows = read_files([*files, carried] if carried else files, plan.read_file)
+        rows = read_files([*files, carried] if carried else files, plan.read_file, watch)
         rows = plan.select_rows(rows, options.limit, carried, model=preset.name, weights_hash=weights_hash(preset))
         checked = check_rounds(rows, check_pools(preset, output, options, capacity), watch)
         before = results.read_results(output)
@@ -123,7 +122,8 @@ def run(
         work = Work(lengths=estimate.by_priority(todo), loads=loads_of(before.to_pylist()))
         sizes = choose_sizes(capacity, work, options.generators)
         pools = render_pools(preset, loaders, options, generate, write, sizes, wants_vocals(todo))
-        require_room(pools, capacity)
+        if not watch.reason:  # else nothing begins that could wait for room
+            require_room(pools, capacity)
         noted = results.write_run(
             output,
             manifest=storage.absolute(manifest),

@@ -4,7 +4,6 @@ import gc
 import logging
 import math
 import os
-import pickle
 import sys
 import warnings
 from collections.abc import Callable, Iterator
@@ -199,20 +198,6 @@ def _through(pool: Pool, data: Dataset) -> Dataset:
             max_restarts=WORKER_RESTARTS,
             max_task_retries=pool.attempts - 1,
         )
-
-
-def read_files(uris: list[str], read: Callable[[str], list[Row]]) -> list[Row]:
-    """The rows that `read(uri)` finds in all files.
-
-    Raises ClusterError if one was lost with the workers that read it.
-    """
-    if not uris:
-        return []
-    files = ray.data.from_items(uris, override_num_blocks=len(uris))
-    found = files.map(lambda file: {"uri": file["item"], "rows": pickle.dumps(read(file["item"]))}).take_all()
-    if lost := set(uris) - {file["uri"] for file in found}:
-        raise ClusterError(f"{min(lost)} could not be read: its workers died, or failed. See the log, and run again.")
-    return [row for file in found for row in pickle.loads(file["rows"])]
 
 
 def _init(num_cpus: int, log_to_driver: bool) -> None:

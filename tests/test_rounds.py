@@ -7,9 +7,10 @@ import pytest
 from pipelines import rounds as module
 from pipelines.estimate import Estimate
 from pipelines.progress import Progress
-from pipelines.rounds import ROUNDS, check_rounds, rounds
+from pipelines.rounds import ROUNDS, check_rounds, read_files, rounds
 from pipelines.stage import Row, fail, place
 from pipelines.watch import Bounds, Watch
+from pipelines.workers import Pool
 from tests.test_progress import Direct
 
 
@@ -48,6 +49,22 @@ def run(store: Store, monkeypatch: pytest.MonkeyPatch, numbers: tuple[int, ...] 
     with Watch(Bounds()) as watch:
         progress = Direct(Progress())
         return list(rounds(map(row, numbers), [], Estimate(), watch, progress, lambda row: {**row, "written": True}))
+
+
+def test_a_run_that_is_to_stop_waits_for_no_node_to_know_its_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    stuck = threading.Event()
+
+    def flow(files: list[Row], pools: list[Pool]) -> Iterator[Row]:
+        yield pools[0].stage(files[0])
+        watch.reason = "enough"
+        stuck.wait()
+
+    read: list[str] = []
+    monkeypatch.setattr(module, "flow", flow)
+    with Watch(Bounds(), stop_flows=stuck.set) as watch:
+        rows = read_files(["a", "b"], lambda uri: read.append(uri) or [{"id": uri}], watch)
+    assert rows == [{"id": "a"}, {"id": "b"}]
+    assert read[-1] == "b"
 
 
 def test_only_what_may_pass_is_tried_again_and_its_attempts_count_on(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,12 +17,12 @@ from pipelines import cache, plan, results, storage
 from pipelines.check import Check
 from pipelines.cli import main
 from pipelines.outcome import RunReport
-from pipelines.rounds import rounds
+from pipelines.rounds import read_files, rounds
 from pipelines.run import Loaders, Options, run
 from pipelines.stage import Row
 from pipelines.status import read_status
 from pipelines.watch import Bounds, Watch
-from pipelines.workers import Capacity, ClusterError, Pool, cluster, flow, read_files, require_room, stop_flows
+from pipelines.workers import Capacity, ClusterError, Pool, cluster, flow, require_room, stop_flows
 from stableavatar.errors import StorageError
 from stableavatar.presets import Preset
 from stableavatar.video.quality import check_contract, measure_video
@@ -265,13 +265,13 @@ def test_a_run_that_broke_off_leaves_no_flow_behind_and_ray_as_it_was(ray_cluste
 
 
 def test_a_file_that_cannot_be_read_ends_the_run(ray_cluster: None, tmp_path: Path) -> None:
-    rows = read_files([f"{tmp_path}/missing.jsonl"], plan.read_file)
-    assert "does not exist" in rows[0]["manifest_error"]
-
     def dies(uri: str) -> list[Row]:
         os._exit(1) if uri == "b" else None
         return [{"id": uri}]
 
-    assert read_files(["a", "c"], dies) == [{"id": "a"}, {"id": "c"}]
-    with pytest.raises(ClusterError, match="b could not be read"):
-        read_files(["a", "b"], dies)
+    with Watch(Bounds()) as watch:
+        rows = read_files([f"{tmp_path}/missing.jsonl"], plan.read_file, watch)
+        assert "does not exist" in rows[0]["manifest_error"]
+        assert read_files(["c", "a"], dies, watch) == [{"id": "c"}, {"id": "a"}]
+        with pytest.raises(ClusterError, match="b could not be read"):
+            read_files(["a", "b"], dies, watch)
