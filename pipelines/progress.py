@@ -11,6 +11,9 @@ import ray
 from pipelines.stage import Place, Row, place
 
 ANSWER_S = 30.0  # nobody waits longer for an answer
+# A row of which nothing is heard for so long is taken for gone, with its node. Steps are shorter; what is cut off all
+# the same goes on from its checkpoint. Less than the five minutes after which a run that is to stop is killed.
+SILENT_S = 240.0
 REPORT_EVERY_S = 1.0  # however fast the windows go, a generator sends no more messages than this
 
 
@@ -30,7 +33,7 @@ class Running:
 
 @dataclass(frozen=True, kw_only=True)
 class Snapshot:
-    """`windows_done` by all generators so far, the rows that run, and all that began in this round.
+    """`windows_done` by all generators so far, the rows that run, and all that began in this round and are not gone.
 
     `num_retries`: how often a row was begun that had been begun before in this run.
     """
@@ -46,7 +49,7 @@ class Progress:
 
     def __init__(self) -> None:
         self._running: dict[Place, Running] = {}
-        self._begun: set[Place] = set()
+        self._begun: dict[Place, float] = {}  # when each was last heard of, by the clock of this process
         self._begun_ever: set[Place] = set()
         self._num_retries = 0
         self._windows_done = 0.0  # of rows that no longer run
@@ -60,19 +63,21 @@ class Progress:
         """May work on this row begin? Not once the run is to stop."""
         if not self._is_stopping:
             self._num_retries += place in self._begun_ever
-            self._begun.add(place)
+            self._begun[place] = time.monotonic()
             self._begun_ever.add(place)
         return not self._is_stopping
 
     def report(self, running: Running) -> bool:
         """A row runs, and is this far. Says whether it is to stop."""
         self._running[running.place] = running
-        self._begun.add(running.place)  # known already, unless this is a new Progress: the old one has died
+        self._begun[running.place] = time.monotonic()  # new here, if the Progress before this one has died
         return self._is_stopping
 
     def end(self, place: Place) -> None:
         """A row runs no more."""
         if running := self._running.pop(place, None):
+            if place in self._begun:  # else it is of the round before
+                self._begun[place] = time.monotonic()
             self._windows_done += running.windows_done
 
     def stop(self) -> None:
@@ -83,10 +88,11 @@ class Progress:
         """Everything at this moment."""
         running = tuple(self._running.values())
         windows_done = self._windows_done + sum(row.windows_done for row in running)
+        now = time.monotonic()
         return Snapshot(
             windows_done=windows_done,
             running=running,
-            begun=frozenset(self._begun),
+            begun=frozenset(place for place, heard_at in self._begun.items() if now - heard_at < SILENT_S),
             num_retries=self._num_retries,
         )
 

@@ -100,5 +100,5 @@ def _next_attempt(row: Row, failed: Row) -> Row:
 
 
 def begun(progress: Any) -> Iterable[Place]:
-    """The rows that a generator has begun in this round, told by the Progress actor."""
+    """The rows that a generator has begun in this round and that may still come, told by the Progress actor."""
     return snapshot(progress).begun

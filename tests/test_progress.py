@@ -7,7 +7,7 @@ from rich.console import Console
 
 from pipelines.display import Display
 from pipelines.estimate import Estimate
-from pipelines.progress import Progress, Reporter, Running
+from pipelines.progress import SILENT_S, Progress, Reporter, Running
 
 MakeRow = Callable[..., dict[str, Any]]
 
@@ -104,6 +104,34 @@ def test_a_row_that_is_begun_once_more_is_a_retry_also_in_a_later_round(make_row
     progress.begin_round()
     assert reporter.may_begin(make_row(row_number=4))
     assert progress.snapshot().num_retries == 2
+
+
+def test_what_is_not_heard_of_for_long_no_longer_counts_as_begun(
+    make_row: MakeRow, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipelines.progress.REPORT_EVERY_S", 0.0)
+    passed = [0.0]
+    monkeypatch.setattr(time, "monotonic", lambda clock=time.monotonic: clock() + passed[0])
+    progress = Progress()
+    reporter = Reporter(Direct(progress))
+    rows = [planned(make_row(row_number=number)) for number in (3, 4)]
+
+    def begun() -> list[int]:
+        return sorted(number for _, number in progress.snapshot().begun)
+
+    assert all(map(reporter.may_begin, rows))
+    passed[0] += SILENT_S - 1
+    with reporter.running(rows[1]) as on_progress:
+        assert begun() == [3, 4]
+        passed[0] += SILENT_S - 1
+        assert begun() == [4]
+        on_progress(1)
+        passed[0] += SILENT_S - 1
+        assert begun() == [4]
+    passed[0] += SILENT_S - 1  # on its way to the result table
+    assert begun() == [4]
+    passed[0] += 1
+    assert begun() == []
 
 
 def test_machines_hear_how_long_ago_the_oldest_save_is(make_row: MakeRow, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -121,6 +121,24 @@ def test_a_later_round_waits_only_for_what_began_in_it(monkeypatch: pytest.Monke
     assert flows == [3, 3]
 
 
+def test_a_row_whose_node_died_is_waited_for_only_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+    progress, stuck = Progress(), threading.Event()
+
+    def flow(rows: list[Row], pools: object) -> Iterator[Row]:
+        for row in rows:
+            progress.begin(place(row))
+        yield {**rows[0], "status": "ok"}
+        watch.reason = "enough"
+        stuck.wait(20)
+
+    monkeypatch.setattr(module, "flow", flow)
+    monkeypatch.setattr("pipelines.progress.SILENT_S", 0.5)
+    with Watch(Bounds(), stop_flows=stuck.set) as watch:
+        came = list(rounds(map(row, (1, 2)), [], Estimate(), watch, Direct(progress), lambda row: row))
+        assert stuck.is_set()
+    assert [row["row_number"] for row in came] == [1]
+
+
 def test_a_check_that_could_not_reach_its_store_is_done_again(monkeypatch: pytest.MonkeyPatch) -> None:
     store = Store(num_failures=1)
     monkeypatch.setattr(module, "flow", store.flow)
