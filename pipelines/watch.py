@@ -81,10 +81,13 @@ class Watch:
         self._on_tick = on_tick
 
     def until_drained(self, rows: Iterable[Row], begun: Callable[[], Iterable[Place]] = frozenset) -> Iterator[Row]:
-        """The rows as they come; once the run is to stop, only until those have come that `begun()` tells."""
+        """The rows as they come; once the run is to stop, only until those have come that `begun()` tells.
+
+        As long as that raises TimeoutError, the next rows are waited for.
+        """
         returned: set[Place] = set()
         coming = self._coming = _Coming(rows)
-        while not (self.reason and returned.issuperset(begun())):
+        while not (self.reason and _have_come(begun, returned)):
             try:
                 row = coming.get(timeout=TICK_S)
             except queue.Empty:
@@ -132,6 +135,13 @@ class Watch:
         if self.bounds.max_gpu_hours is not None and hours >= self.bounds.max_gpu_hours:
             return f"{self.bounds.max_gpu_hours:g} GPU hours are used up"
         return self._signal or self.other()
+
+
+def _have_come(begun: Callable[[], Iterable[Place]], returned: set[Place]) -> bool:
+    try:
+        return returned.issuperset(begun())
+    except TimeoutError:  # whoever knows it was just started anew
+        return False
 
 
 class _Coming:

@@ -104,6 +104,25 @@ def test_what_has_begun_is_waited_for_and_nothing_else() -> None:
     assert came == [1, 2]
 
 
+def test_what_has_begun_may_be_unknown_for_a_while() -> None:
+    stuck = threading.Event()
+    asked: list[int] = []
+
+    def coming() -> Iterator[Row]:
+        yield from rows(1, 2)
+        stuck.wait()
+
+    def begun() -> list[tuple[str, int]]:
+        asked.append(1)
+        if len(asked) < 3:
+            raise TimeoutError
+        return [("m", 1), ("m", 2)]
+
+    with Watch(Bounds(), lambda: "enough", stuck.set) as watch:
+        assert [row["row_number"] for row in watch.until_drained(coming(), begun)] == [1, 2]
+    assert len(asked) >= 3
+
+
 def test_a_run_that_waits_for_ray_still_stops() -> None:
     stuck = threading.Event()
 
