@@ -100,12 +100,13 @@ def run(
     with (
         closing(observers),
         Lease(output) as lease,
-        cluster(log_to_driver=console is not None) as capacity,
+        cluster(log_to_driver=console is not None),
         Watch(options.bounds, lease.why_lost, stop_flows) as watch,
     ):
         carried = plan.carried_over(output) if options.carry_over is True else options.carry_over or ""
         rows = read_files([*files, carried] if carried else files, plan.read_file, watch)
         rows = plan.select_rows(rows, options.limit, carried, model=preset.name, weights_hash=weights_hash(preset))
+        capacity = grown(read_capacity(), options.generators)  # to read the files may have brought the first nodes
         checked = check_rounds(rows, check_pools(preset, output, options, capacity), watch)
         before = results.read_results(output)
         todo, done, left = results.split_finished(checked, before, output, options.retry)

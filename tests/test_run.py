@@ -237,6 +237,25 @@ def test_a_run_that_is_killed_has_listed_what_it_was_to_make(
     assert not storage.exists(plan.carry_over_uri(output))
 
 
+def test_the_check_of_all_rows_uses_the_nodes_that_came_to_read_them(
+    ray_cluster: None, preset: Preset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Checked(Exception):
+        pass
+
+    def check_rounds(rows: list[Row], pools: list[Pool], watch: Watch) -> list[Row]:
+        raise Checked(*(pool.size for pool in pools))
+
+    manifest = write_manifest(str(tmp_path), [GOOD])
+    grown = Capacity(num_cpus=16, num_gpus=0, is_local=False)
+    monkeypatch.setattr("pipelines.run.read_capacity", lambda: grown)
+    monkeypatch.setattr("pipelines.run.check_rounds", check_rounds)
+    for wanted, size in ((None, 8), (10, 20)):
+        with pytest.raises(Checked) as checked:
+            run_noise(manifest, f"{tmp_path}/out", preset, generators=wanted)
+        assert checked.value.args == (size,)
+
+
 def test_a_run_that_broke_off_leaves_no_flow_behind_and_ray_as_it_was(ray_cluster: None, tmp_path: Path) -> None:
     def slow(row: Row) -> Row:
         (tmp_path / str(row["row_number"])).touch()
