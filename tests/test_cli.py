@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from datetime import datetime, timedelta
+from datetime import datetime, timedelta, tzinfo
 from pathlib import Path
 from typing import Any
 
@@ -182,6 +182,31 @@ def test_a_time_of_day_is_the_next_one() -> None:
         time = (now + timedelta(hours=hours)).replace(second=0, microsecond=0)
         assert moment(f"{time:%H:%M}") == time
     assert moment("2999-01-31T06:30+02:00") == datetime.fromisoformat("2999-01-31T06:30+02:00")
+
+
+@pytest.mark.parametrize(
+    ("evening", "until"),
+    [
+        (datetime(2026, 3, 28, 22), "2026-03-29T06:30+02:00"),
+        (datetime(2026, 10, 24, 22), "2026-10-25T06:30+01:00"),
+        (datetime(2026, 7, 1, 22), "2026-07-02T06:30+02:00"),
+    ],
+)
+def test_a_night_on_which_clocks_change_ends_by_the_clock(
+    evening: datetime, until: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Evening(datetime):
+        @classmethod
+        def now(cls, tz: tzinfo | None = None) -> datetime:
+            return evening
+
+    with monkeypatch.context() as patch:
+        patch.setenv("TZ", "CET-1CEST,M3.5.0,M10.5.0/3")
+        time.tzset()
+        patch.setattr("pipelines.values.datetime", Evening)
+        assert moment("06:30") == datetime.fromisoformat(until)
+        assert moment("06:30+12:00") == datetime.fromisoformat(f"{until[:16]}+12:00") + timedelta(days=1)
+    time.tzset()
 
 
 def test_only_a_run_of_the_command_can_be_repeated(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
