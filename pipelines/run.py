@@ -93,8 +93,7 @@ def run(
     Raises ManifestError, BadInput, StorageError or LeaseHeld before any work starts if it cannot be done.
     """
     output = storage.absolute(output)
-    listed = plan.carry_over_uri(output) if options.carry_over is True else options.carry_over
-    files = plan.manifest_files(manifest, may_be_empty=bool(listed) and storage.exists(str(listed)))
+    files = plan.manifest_files(manifest, may_be_empty=bool(options.carry_over))
     storage.check_writable(output)
     observers = Observers(options.observers)
     with (
@@ -113,6 +112,7 @@ def run(
         todo = results.with_twins(plan.with_history(todo, before), before, output)
         results.clean_up(output, done)
         unmade = [*todo, *plan.missing(rows, checked)]
+        passed_over = plan.missing(checked, [*todo, *done, *left])  # by a run for rows that failed: these never did
         list_unmade(output, files, options, unmade, unmade)
 
         progress: Any = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(Progress).remote()
@@ -149,7 +149,11 @@ def run(
         results.clean_up(output, made)  # Ray begins a row again whose generator dies just after it
         unfinished = plan.missing(unmade, finished.values())
         report = RunReport(
-            finished=list(finished.values()), unfinished=unfinished, left=left, done=done, stopped=watch.reason
+            finished=list(finished.values()),
+            unfinished=[*unfinished, *passed_over],
+            left=left,
+            done=done,
+            stopped=watch.reason,
         )
         list_unmade(output, files, options, unfinished, [*report.finished, *unfinished, *done])
         observers.end(report)
@@ -172,10 +176,14 @@ def gather(flowing: Iterable[Row], observer: Observer, compact: Callable[[], Non
 def list_unmade(output: str, files: Iterable[str], options: Options, unmade: list[Row], known: list[Row]) -> None:
     """What the next run is to make first: at the end of this one, and at its begin, in case it is killed.
 
-    A run for some rows alone, which is to make them again, speaks of those that are `known` to it.
+    What is listed already and is none of the rows `known` to this run stays listed, unless it has read the whole list.
     """
-    if plan.carry_over_uri(output) not in files:
-        plan.write_carry_over(output, unmade, None if options.retry is None else {row["id"] for row in known})
+    if plan.carry_over_uri(output) in files:
+        return
+    has_read_all = options.carry_over is True and options.retry is None
+    # A row that cannot be read says too little to stand for one that was left.
+    ids = None if has_read_all else {row["id"] for row in known if row["stage"] != "read"}
+    plan.write_carry_over(output, unmade, ids)
 
 
 def tell(facts: Mapping[str, Any], lease: Lease, observers: Observer) -> None:

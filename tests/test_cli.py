@@ -57,6 +57,13 @@ def test_a_dry_run_lists_what_was_left_too(manifest: str, tmp_path: Path, capsys
     assert out.index("left ") < out.index("anna ") and "2 rows: 2 good" in out
 
 
+def test_a_dry_run_of_a_night_without_manifests(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["render", f"{tmp_path}/tonight/", "--output", f"{tmp_path}/out", "--dry-run"]
+    assert main([*command, "--carry-over"]) == 0
+    assert "0 rows: 0 good" in capsys.readouterr().out
+    assert main(command) == 1
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -213,6 +220,16 @@ def test_only_a_run_of_the_command_can_be_repeated(tmp_path: Path, capsys: pytes
     results.write_run(f"{tmp_path}", manifest="m", model="tiny", num_rows=1)
     assert main(["retry", f"{tmp_path}"]) == 1
     assert "no run that could be repeated" in capsys.readouterr().err
+
+
+def test_rows_that_a_retry_did_not_touch_are_unfinished(capsys: pytest.CaptureFixture[str]) -> None:
+    row = {"manifest": "night.csv", "row_number": 1, "error_kind": "", "error": ""}
+    again = RowResult.of(row, id="anna", status="ok")
+    never = RowResult.of(row, id="ben", status="unfinished")
+    assert print_result(RenderResult(output="out", rows=(again, never))) == 3
+    told = capsys.readouterr().out
+    assert "1 rows: 1 ok" in told
+    assert "Not made yet: 1 row. " in told and "Stopped" not in told
 
 
 def test_rows_that_were_left_alone_count_as_failed(capsys: pytest.CaptureFixture[str]) -> None:

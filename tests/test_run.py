@@ -18,7 +18,7 @@ from pipelines.check import Check
 from pipelines.cli import main
 from pipelines.outcome import RunReport
 from pipelines.rounds import read_files, rounds
-from pipelines.run import Loaders, Options, run
+from pipelines.run import Loaders, Options, list_unmade, run
 from pipelines.stage import Row
 from pipelines.status import read_status
 from pipelines.watch import Bounds, Watch
@@ -190,7 +190,8 @@ def test_what_a_night_left_is_made_first_by_the_next_one_also_if_that_is_stopped
     rows = [{**GOOD, "id": "b", "seed": 2}, {**GOOD, "id": "c", "priority": 9}]
     second = write_manifest(str(tmp_path), rows)  # under the name of the first
     assert len(run_noise(second, output, preset, bounds=ended, carry_over=True).unfinished) == 4
-    assert run_noise(second, output, preset, retry=frozenset({"internal"})).finished == []
+    retried = run_noise(second, output, preset, retry=frozenset({"internal"}))
+    assert (retried.finished, [row["id"] for row in retried.unfinished]) == ([], ["b", "c"])  # which never failed
     assert listed(output) == {"a": 42, "strange": 14, "b": 2, "c": 42}
 
     third = write_manifest(str(tmp_path), [{**GOOD, "id": "d", "priority": 9}])
@@ -234,6 +235,24 @@ def test_a_run_that_is_killed_has_listed_what_it_was_to_make(
     assert [row["id"] for row in plan.read_manifest(plan.carry_over_uri(output))] == ["one"]
     report = run_noise(f"{tmp_path}/tonight/", output, preset, carry_over=True)  # a folder that holds nothing yet
     assert [(row["id"], row["status"]) for row in report.finished] == [("one", "ok")]
+    assert not storage.exists(plan.carry_over_uri(output))
+    quiet = run_noise(f"{tmp_path}/tonight/", output, preset, carry_over=True)  # nor does anything wait
+    assert (quiet.finished, quiet.unfinished, quiet.done) == ([], [], [])
+    assert read_status(output).state == "finished"
+
+
+def test_what_a_night_left_stays_listed_by_a_run_that_knows_nothing_of_it(tmp_path: Path, make_row: Any) -> None:
+    output = str(tmp_path)
+    night = [make_row(id=id) for id in ("a", "b", "c")]
+    list_unmade(output, [], Options(), night, night)
+    list_unmade(output, [], Options(), [make_row(id="b", seed=2)], [make_row(id="b", seed=2), make_row(id="c")])
+    assert listed(output) == {"a": None, "b": 2}
+    unread = make_row(id="a", status="failed", stage="read")
+    list_unmade(output, [], Options(carry_over="s3://list.jsonl"), [], [unread, make_row(id="b")])
+    assert listed(output) == {"a": None}
+    list_unmade(output, [], Options(carry_over=True, retry=frozenset({"storage"})), [], [])
+    assert listed(output) == {"a": None}
+    list_unmade(output, [], Options(carry_over=True), [], [])
     assert not storage.exists(plan.carry_over_uri(output))
 
 
