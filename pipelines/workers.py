@@ -101,6 +101,8 @@ def cluster(num_cpus: int = 2, *, log_to_driver: bool = True) -> Iterator[Capaci
 
     `num_cpus`: as many logical CPUs at least as a cluster has that is started here; they may share real ones.
     `log_to_driver`: whether what workers log is printed here too, unless this process is connected already.
+
+    Raises ClusterError if there is none.
     """
     mine = not ray.is_initialized()
     with _quiet():
@@ -206,15 +208,29 @@ def _init(num_cpus: int, log_to_driver: bool) -> None:
     local: dict[str, Any] = (
         {} if address else {"num_cpus": max(num_cpus, os.cpu_count() or 1), "include_dashboard": False}
     )
-    ray.init(
-        address or "local",
-        logging_level=logging.ERROR,
-        log_to_driver=log_to_driver,
-        runtime_env={"worker_process_setup_hook": worker_logging()},
-        **local,
-    )
+    try:
+        ray.init(
+            address or "local",
+            logging_level=logging.ERROR,
+            log_to_driver=log_to_driver,
+            runtime_env={"worker_process_setup_hook": worker_logging()},
+            **local,
+        )
+    except Exception as error:  # Ray raises anything here, also bare ones
+        ray.shutdown()  # what has begun of it
+        raise ClusterError(_why_no_cluster(address, error)) from error
     if is_json():
         relay()
+
+
+def _why_no_cluster(address: str | None, error: Exception) -> str:
+    reason = (str(error).strip() or type(error).__name__).splitlines()[-1]
+    if not address:
+        return f"Ray did not start on this machine. Is it too busy? Run again, or set RAY_ADDRESS. Ray says: {reason}"
+    return (
+        f"no Ray cluster can be used at {address}. Is it the address of a head that runs? If it wants a token, set "
+        f"RAY_AUTH_MODE=token and RAY_AUTH_TOKEN. Ray says: {reason}"
+    )
 
 
 def _is_news(_: logging.LogRecord) -> bool:

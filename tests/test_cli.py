@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ray.exceptions import RayError
+from ray.exceptions import AuthenticationError, RayError
 
 from pipelines import results, storage
 from pipelines.cli import main, print_result
@@ -19,7 +19,7 @@ from pipelines.lease import LeaseHeld
 from pipelines.outcome import RenderResult, RowResult
 from pipelines.terminal import RunError, plain_errors
 from pipelines.values import moment, seconds
-from pipelines.workers import ClusterError
+from pipelines.workers import ClusterError, cluster
 from tests.conftest import EXAMPLES
 from tests.published import small, write_folder
 
@@ -214,6 +214,37 @@ def test_a_night_on_which_clocks_change_ends_by_the_clock(
         assert moment("06:30") == datetime.fromisoformat(until)
         assert moment("06:30+12:00") == datetime.fromisoformat(f"{until[:16]}+12:00") + timedelta(days=1)
     time.tzset()
+
+
+@pytest.mark.parametrize(
+    ("address", "message"),
+    [
+        ("10.0.0.5:6379", r"no Ray cluster can be used at 10.0.0.5:6379\..*RAY_AUTH_TOKEN\. Ray says: it sleeps"),
+        (None, r"Ray did not start on this machine.*RAY_ADDRESS\. Ray says: it sleeps"),
+    ],
+)
+@pytest.mark.parametrize("kind", [ConnectionError, AuthenticationError, Exception])
+def test_a_cluster_that_cannot_be_used_is_told_with_its_address(
+    address: str | None, message: str, kind: type[Exception], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def init(*_: object, **__: object) -> None:
+        raise kind("it sleeps")
+
+    monkeypatch.setattr("ray.is_initialized", lambda: False)
+    monkeypatch.setattr("ray.init", init)
+    monkeypatch.setattr("ray.shutdown", lambda: None)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    if address:
+        monkeypatch.setenv("RAY_ADDRESS", address)
+    with pytest.raises(RunError, match=message), plain_errors(), cluster():
+        pass
+
+
+def test_an_address_that_is_none_ends_the_command(manifest: str, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "pipelines.cli", "render", manifest, "--output", f"{tmp_path}/out"]
+    done = subprocess.run(command, env=os.environ | {"RAY_ADDRESS": "garbage"}, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr.startswith("Cannot go on: no Ray cluster can be used at garbage"), done.stderr
 
 
 def test_only_a_run_of_the_command_can_be_repeated(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
