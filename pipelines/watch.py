@@ -14,7 +14,7 @@ from typing import Any, Self
 from pipelines.stage import Place, Row, place
 
 TICK_S = 0.5
-LEAVE_S = 10.0  # how long a flow that is ended may take to end
+LEAVE_S = 10.0  # how long what goes on in another thread may take to end
 
 logger = logging.getLogger(__name__)
 
@@ -51,7 +51,8 @@ class Watch:
         self._started = 0.0
         self._coming: _Coming | None = None
         self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._run, daemon=True)
+        # Two: who hears of the run may take its time, also to ask how far it is; a signal may not.
+        self._threads = [threading.Thread(target=self._run, args=[do], daemon=True) for do in (self._look, self._tick)]
 
     def __enter__(self) -> Self:
         # Only the main thread may say what a signal does. Ray's own handler would end the process at once.
@@ -59,7 +60,8 @@ class Watch:
         if self._is_main:
             self._before = signal.signal(signal.SIGTERM, self._on_signal)
         self._look()
-        self._thread.start()
+        for thread in self._threads:
+            thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -67,7 +69,8 @@ class Watch:
             self._end_flow()
         finally:
             self._ended.set()
-            self._thread.join()
+            for thread in self._threads:
+                thread.join(LEAVE_S)
             if self._is_main:
                 signal.signal(signal.SIGTERM, self._before)
 
@@ -75,7 +78,7 @@ class Watch:
         """The generators start now.
 
         `progress`: the handle of the Progress actor, which passes the word on. `num_devices`: GPUs whose hours count.
-        `on_tick` is called about twice a second from now on; what it raises is only logged.
+        `on_tick` is called about twice a second from now on, in a thread of its own; what it raises is only logged.
         """
         self._started, self._num_devices, self._progress = time.monotonic(), num_devices, progress
         self._on_tick = on_tick
@@ -113,13 +116,15 @@ class Watch:
     def _on_signal(self, number: int, _: FrameType | None) -> None:
         self._signal = f"{signal.Signals(number).name} was received"
 
-    def _run(self) -> None:
+    def _run(self, do: Callable[[], None]) -> None:
         while not self._ended.wait(TICK_S):
             try:
-                self._look()
-                self._on_tick()
+                do()
             except Exception:  # whatever fails here, the run goes on
                 logger.exception("looking after the run failed")
+
+    def _tick(self) -> None:
+        self._on_tick()
 
     def _look(self) -> None:
         if not self.reason and (reason := self._why()):

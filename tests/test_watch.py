@@ -83,6 +83,24 @@ def test_ticks_go_on_whatever_they_raise() -> None:
         until(lambda: len(ticks) > 1)
 
 
+def test_a_tick_that_blocks_keeps_no_signal_from_being_heard(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipelines.watch.LEAVE_S", 0.2)
+    blocked, go_on = threading.Event(), threading.Event()
+
+    def tick() -> None:
+        blocked.set()
+        go_on.wait(30)
+
+    began = time.monotonic()
+    with Watch(Bounds()) as watch:
+        watch.begin(Handle(), 1, tick)
+        assert blocked.wait(10)
+        os.kill(os.getpid(), signal.SIGTERM)
+        until(lambda: watch.reason)
+    assert time.monotonic() - began < 20
+    go_on.set()
+
+
 def test_all_rows_come_if_nothing_stops_the_run() -> None:
     with Watch(Bounds()) as watch:
         assert [row["row_number"] for row in watch.until_drained(rows(1, 2, 3))] == [1, 2, 3]
