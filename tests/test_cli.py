@@ -8,7 +8,7 @@ import sys
 import time
 from datetime import datetime, timedelta, tzinfo
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import pytest
 from ray.exceptions import AuthenticationError, RayError
@@ -204,8 +204,8 @@ def test_a_night_on_which_clocks_change_ends_by_the_clock(
 ) -> None:
     class Evening(datetime):
         @classmethod
-        def now(cls, tz: tzinfo | None = None) -> datetime:
-            return evening
+        def now(cls, tz: tzinfo | None = None) -> Self:
+            return cls.fromisoformat(evening.isoformat())
 
     with monkeypatch.context() as patch:
         patch.setenv("TZ", "CET-1CEST,M3.5.0,M10.5.0/3")
