@@ -140,6 +140,8 @@ def retry(
 ) -> RenderResult:
     """Make the rows again that failed, as the newest run on this output was told to.
 
+    Rows that it has not made and that never failed are left to `render`: they are `unfinished` in the result.
+
     Args:
         output: what was given to `render`.
         kinds: only those that failed like this.

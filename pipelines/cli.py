@@ -87,7 +87,12 @@ def print_result(result: RenderResult) -> int:
             f"{len(left)} of them failed in an earlier run, where trying again would hardly help, and were left "
             f"alone. `stableavatar retry {result.output}` makes them again."
         )
-    if result.unfinished:
+    if result.unfinished and not result.stopped:
+        say(
+            f"Not made yet: {counted(len(result.unfinished), 'row')}. A retry makes only what failed; `stableavatar "
+            "render` goes on with the rest."
+        )
+    elif result.unfinished:
         say(
             f"Stopped because {result.stopped}: {len(result.unfinished)} rows are unfinished. The same command goes on "
             f"from where they are; they are listed in {result.carry_over}."
@@ -107,7 +112,8 @@ def run_check(args: argparse.Namespace) -> int:
     output = storage.absolute(args.output or ".")
     left = plan.carry_over_uri(output)
     carried = left if args.carry_over and storage.exists(left) else ""
-    rows = [row for uri in filter(None, [args.manifest, carried]) for row in plan.read_manifest(uri)]
+    rows = plan.read_manifest(args.manifest, may_be_empty=args.carry_over)
+    rows += plan.read_manifest(carried) if carried else []
     rows = plan.select_rows(rows, args.limit, carried, model=preset.name, weights_hash=weights_hash(preset))
     check = Check(preset, output, words["limits"], find_separator(preset, args.separator))
     rows = plan.check_rows(rows, check)

@@ -16,8 +16,9 @@ from pipelines.terminal import ALL_FINE, SOME_FAILED, UNFINISHED
 class RunReport:
     """What came of a run. Its rows are those of the manifest, as far as they are shown to people.
 
-    `finished`: it brought them to an end; `unfinished`: it did not; `left`: they failed for good in earlier runs;
-    `done`: earlier runs made them. `stopped`: why it ended early; empty if it did not.
+    `finished`: it brought them to an end; `unfinished`: it did not, because it stopped or was meant for rows that had
+    failed; `left`: they failed for good in earlier runs; `done`: earlier runs made them. `stopped`: why it ended early;
+    empty if it did not.
     """
 
     finished: list[Row]
@@ -75,7 +76,7 @@ class RenderResult:
 
     @property
     def unfinished(self) -> tuple[RowResult, ...]:
-        """Rows that are left for the next run, because this one `stopped`."""
+        """Rows that are left for the next run: this one `stopped`, or was a retry, and they never failed."""
         return self._with("unfinished")
 
     @property

@@ -68,9 +68,9 @@ def read_file(uri: str) -> list[Row]:
     return read_rows(data, uri)
 
 
-def read_manifest(uri: str) -> list[Row]:
-    """All rows of a manifest, read right here."""
-    return [row for file in manifest_files(uri) for row in read_file(file)]
+def read_manifest(uri: str, *, may_be_empty: bool = False) -> list[Row]:
+    """All rows of a manifest, read right here. `may_be_empty` and errors as with `manifest_files`."""
+    return [row for file in manifest_files(uri, may_be_empty=may_be_empty) for row in read_file(file)]
 
 
 def select_rows(rows: Iterable[Row], limit: int | None, carried: str = "", **common: Any) -> list[Row]:
@@ -149,16 +149,25 @@ def write_carry_over(output: str, rows: Iterable[Row], known: Container[str] | N
     Args:
         output: where to.
         rows: what is left. One that could not be read says too little to be listed: it stays in its own manifest.
-        known: ids of all rows that the run knew. What is listed already under another one stays listed; without, not.
+        known: ids that the run knew. What is listed already under another one stays as it is; None: nothing does.
     """
     uri = carry_over_uri(output)
-    before = [] if known is None else (storage.read_if_there(uri) or b"").splitlines(keepends=True)
-    kept = [line for line in before if line.strip() and json.loads(line).get("id") not in (known or ())]
+    before = [] if known is None else (storage.read_if_there(uri) or b"").splitlines()
+    kept = [line + b"\n" for line in before if line.strip() and _listed_id(line) not in (known or ())]
     lines = [*kept, *(_manifest_line(row) for row in rows if row["status"] != "failed")]
     if lines:
         storage.write(b"".join(lines), uri)
     else:
         storage.remove(uri)
+
+
+def _listed_id(line: bytes) -> str | None:
+    """The id in a line of the list; None if it has none, or somebody broke the line."""
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    return row.get("id") if isinstance(row, dict) else None
 
 
 def _manifest_line(row: Row) -> bytes:

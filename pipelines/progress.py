@@ -11,6 +11,9 @@ import ray
 from pipelines.stage import Place, Row, place
 
 ANSWER_S = 30.0  # nobody waits longer for an answer
+# A row of which nothing is heard for so long is taken for gone, with its node. Steps are shorter; what is cut off all
+# the same goes on from its checkpoint. Less than the five minutes after which a run that is to stop is killed.
+SILENT_S = 240.0
 REPORT_EVERY_S = 1.0  # however fast the windows go, a generator sends no more messages than this
 
 
@@ -37,8 +40,9 @@ class Running:
 
 @dataclass(frozen=True, kw_only=True)
 class Snapshot:
-    """`windows_done` by all generators of this run so far, the rows that run, and all that began in this round.
+    """What all generators of this run have done so far, and what runs.
 
+    `begun`: all that began in this round and was heard of lately.
     `num_retries`: how often a row was begun that had been begun before in this run. `resumed`: how much of a row, of 1,
     had been done when this run began with it, where that is not nothing.
     """
@@ -55,7 +59,7 @@ class Progress:
 
     def __init__(self) -> None:
         self._running: dict[Place, Running] = {}
-        self._begun: set[Place] = set()
+        self._begun: dict[Place, float] = {}  # when each was last heard of, by the clock of this process
         self._begun_ever: set[Place] = set()
         self._begun_again: set[Place] = set()
         self._resumed: dict[Place, float] = {}
@@ -74,7 +78,7 @@ class Progress:
             if place in self._begun_ever:
                 self._num_retries += 1
                 self._begun_again.add(place)
-            self._begun.add(place)
+            self._begun[place] = time.monotonic()
             self._begun_ever.add(place)
         return not self._is_stopping
 
@@ -83,12 +87,14 @@ class Progress:
         self._running[running.place] = running
         if running.windows_resumed and running.place not in self._begun_again:  # then this run itself did it
             self._resumed[running.place] = running.windows_resumed / running.num_windows
-        self._begun.add(running.place)  # known already, unless this is a new Progress: the old one has died
+        self._begun[running.place] = time.monotonic()  # new here, if the Progress before this one has died
         return self._is_stopping
 
     def end(self, place: Place) -> None:
         """A row runs no more."""
         if running := self._running.pop(place, None):
+            if place in self._begun:  # else it is of the round before
+                self._begun[place] = time.monotonic()
             self._windows_done += running.windows_made
 
     def stop(self) -> None:
@@ -99,10 +105,11 @@ class Progress:
         """Everything at this moment."""
         running = tuple(self._running.values())
         windows_done = self._windows_done + sum(row.windows_made for row in running)
+        now = time.monotonic()
         return Snapshot(
             windows_done=windows_done,
             running=running,
-            begun=frozenset(self._begun),
+            begun=frozenset(place for place, heard_at in self._begun.items() if now - heard_at < SILENT_S),
             num_retries=self._num_retries,
             resumed=dict(self._resumed),
         )

@@ -1,5 +1,6 @@
 """Rows through the pools, and those that failed for a reason that passes once more: after all others, with a pause."""
 
+import pickle
 import random
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
@@ -9,13 +10,33 @@ from pipelines.estimate import Estimate
 from pipelines.progress import snapshot
 from pipelines.stage import Place, Row, place
 from pipelines.watch import Watch
-from pipelines.workers import Pool, flow
+from pipelines.workers import ClusterError, Pool, flow
 from stableavatar.errors import NetworkError, Quarantined
 
+FILES_AT_ONCE = 8  # more would have an autoscaler start nodes for what is soon read
 ROUNDS = 3  # in all
 PAUSE_S = 20.0  # before the second round; twice as long before the third; up to half as much again by chance
 PASSING = (NetworkError.kind,)
 DOUBTFUL = (Quarantined.kind,)  # set aside, and tried once more: somebody else may have killed the processes
+
+
+def read_files(uris: Sequence[str], read: Callable[[str], list[Row]], watch: Watch) -> list[Row]:
+    """The rows that `read(uri)` finds in all files.
+
+    Raises ClusterError if one was lost with the workers that read it.
+    """
+
+    def read_file(file: Row) -> Row:
+        return {**file, "rows": pickle.dumps(read(file["manifest"]))}
+
+    files: list[Row] = [{"manifest": uri, "row_number": 0} for uri in uris]
+    pool = Pool(stage=read_file, size=min(len(files), FILES_AT_ONCE), num_cpus=1)
+    found = {file["manifest"]: file["rows"] for file in watch.until_drained(flow(files, [pool]))}
+    lost = [uri for uri in uris if uri not in found]
+    if lost and not watch.reason:
+        raise ClusterError(f"{lost[0]} could not be read: its workers died, or failed. See the log, and run again.")
+    # A run that is to stop waits for no node. What its rows are it must know all the same, to list them as left.
+    return [row for uri in uris for row in (pickle.loads(found[uri]) if uri in found else read(uri))]
 
 
 def check_rounds(rows: Sequence[Row], pools: list[Pool], watch: Watch) -> list[Row]:
@@ -79,5 +100,5 @@ def _next_attempt(row: Row, failed: Row) -> Row:
 
 
 def begun(progress: Any) -> Iterable[Place]:
-    """The rows that a generator has begun in this round, told by the Progress actor."""
+    """The rows that a generator has begun in this round and that may still come, told by the Progress actor."""
     return snapshot(progress).begun

@@ -27,7 +27,7 @@ from pipelines.prepare import Prepare
 from pipelines.progress import Progress, Reporter, snapshot
 from pipelines.queues import Queues
 from pipelines.results import WriteResult
-from pipelines.rounds import check_rounds, rounds
+from pipelines.rounds import check_rounds, read_files, rounds
 from pipelines.separate import Separate, wants_vocals
 from pipelines.sizes import LIGHT, Sizes, Work, choose_sizes, fitting, grown, loads_of
 from pipelines.stage import Place, Row, place
@@ -37,7 +37,6 @@ from pipelines.workers import (
     Pool,
     cluster,
     read_capacity,
-    read_files,
     require_room,
     smallest_gpu_bytes,
     stop_flows,
@@ -93,25 +92,26 @@ def run(
     Raises ManifestError, BadInput, StorageError or LeaseHeld before any work starts if it cannot be done.
     """
     output = storage.absolute(output)
-    listed = plan.carry_over_uri(output) if options.carry_over is True else options.carry_over
-    files = plan.manifest_files(manifest, may_be_empty=bool(listed) and storage.exists(str(listed)))
+    files = plan.manifest_files(manifest, may_be_empty=bool(options.carry_over))
     storage.check_writable(output)
     observers = Observers(options.observers)
     with (
         closing(observers),
         Lease(output) as lease,
-        cluster(log_to_driver=console is not None) as capacity,
+        cluster(log_to_driver=console is not None),
         Watch(options.bounds, lease.why_lost, stop_flows) as watch,
     ):
         carried = plan.carried_over(output) if options.carry_over is True else options.carry_over or ""
-        rows = read_files([*files, carried] if carried else files, plan.read_file)
+        rows = read_files([*files, carried] if carried else files, plan.read_file, watch)
         rows = plan.select_rows(rows, options.limit, carried, model=preset.name, weights_hash=weights_hash(preset))
+        capacity = grown(read_capacity(), options.generators)  # to read the files may have brought the first nodes
         checked = check_rounds(rows, check_pools(preset, output, options, capacity), watch)
         before = results.read_results(output)
         todo, done, left = results.split_finished(checked, before, output, options.retry)
         todo = results.with_twins(plan.with_history(todo, before), before, output)
         results.clean_up(output, done)
         unmade = [*todo, *plan.missing(rows, checked)]
+        passed_over = plan.missing(checked, [*todo, *done, *left])  # by a run for rows that failed: these never did
         list_unmade(output, files, options, unmade, unmade)
 
         progress: Any = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(Progress).remote()
@@ -123,7 +123,8 @@ def run(
         work = Work(lengths=estimate.by_priority(todo), loads=loads_of(before.to_pylist()))
         sizes = choose_sizes(capacity, work, options.generators)
         pools = render_pools(preset, loaders, options, generate, write, sizes, wants_vocals(todo))
-        require_room(pools, capacity)
+        if not watch.reason:  # else nothing begins that could wait for room
+            require_room(pools, capacity)
         noted = results.write_run(
             output,
             manifest=storage.absolute(manifest),
@@ -149,7 +150,11 @@ def run(
         results.clean_up(output, made)  # Ray begins a row again whose generator dies just after it
         unfinished = plan.missing(unmade, finished.values())
         report = RunReport(
-            finished=list(finished.values()), unfinished=unfinished, left=left, done=done, stopped=watch.reason
+            finished=list(finished.values()),
+            unfinished=[*unfinished, *passed_over],
+            left=left,
+            done=done,
+            stopped=watch.reason,
         )
         list_unmade(output, files, options, unfinished, [*report.finished, *unfinished, *done])
         observers.end(report)
@@ -172,10 +177,14 @@ def gather(flowing: Iterable[Row], observer: Observer, compact: Callable[[], Non
 def list_unmade(output: str, files: Iterable[str], options: Options, unmade: list[Row], known: list[Row]) -> None:
     """What the next run is to make first: at the end of this one, and at its begin, in case it is killed.
 
-    A run for some rows alone, which is to make them again, speaks of those that are `known` to it.
+    What is listed already and is none of the rows `known` to this run stays listed, unless it has read the whole list.
     """
-    if plan.carry_over_uri(output) not in files:
-        plan.write_carry_over(output, unmade, None if options.retry is None else {row["id"] for row in known})
+    if plan.carry_over_uri(output) in files:
+        return
+    has_read_all = options.carry_over is True and options.retry is None
+    # A row that cannot be read says too little to stand for one that was left.
+    ids = None if has_read_all else {row["id"] for row in known if row["stage"] != "read"}
+    plan.write_carry_over(output, unmade, ids)
 
 
 def tell(facts: Mapping[str, Any], lease: Lease, observers: Observer) -> None:

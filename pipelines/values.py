@@ -80,9 +80,10 @@ def moment(text: str) -> datetime:
     try:
         if "T" in text or " " in text:
             return _in_future(datetime.fromisoformat(text).astimezone())
-        now = datetime.now().astimezone()
-        today = datetime.combine(now.date(), clock.fromisoformat(text)).astimezone()
-        return today if today > now else today + timedelta(days=1)
+        now, at = datetime.now().astimezone(), clock.fromisoformat(text)
+        # Each day on its own: clocks may change in between, and the date of another zone may be another one.
+        days = (now.date() + timedelta(number) for number in (-1, 0, 1, 2))
+        return next(time for day in days if (time := datetime.combine(day, at).astimezone()) > now)
     except ValueError:
         raise argparse.ArgumentTypeError(f"{text!r} is no time; write 06:30, or 2026-01-31T06:30") from None
 

@@ -4,8 +4,7 @@ import gc
 import logging
 import math
 import os
-import pickle
-import threading
+import sys
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -66,19 +65,28 @@ class FlowStopped(Exception):
 
 
 class Stopper(ExecutionCallback):
-    """Ray calls this at every step of a flow: the one place where a flow can be ended from outside, in order."""
+    """Ray calls this at every step of a flow: the one place where a flow can be ended from outside, in order.
 
-    is_asked: ClassVar[threading.Event] = threading.Event()
+    `era`: counts what uses the cluster in this process, one after the other; a flow belongs to the one that made it.
+    `stopped`: the newest one whose flows are to end.
+    """
 
-    def on_execution_step(self, executor: object) -> None:
+    KEY: ClassVar[str] = "stableavatar_era"  # in the context of a flow
+    era: ClassVar[int] = 1
+    stopped: ClassVar[int] = 0
+
+    def on_execution_step(self, executor: Any) -> None:
         """Raises FlowStopped if somebody asked for it."""
-        if self.is_asked.is_set():
+        if executor._data_context.get_config(self.KEY) <= self.stopped:
             raise FlowStopped
 
 
 def stop_flows() -> None:
-    """End the flows of this process: who waits for their rows gets FlowStopped. Their workers are killed."""
-    Stopper.is_asked.set()
+    """End the flows of this process, also those that are still to begin before the cluster is left.
+
+    Who waits for their rows gets FlowStopped. Their workers are killed.
+    """
+    Stopper.stopped = Stopper.era
 
 
 def require_room(pools: list[Pool], capacity: Capacity) -> None:
@@ -94,18 +102,22 @@ def cluster(num_cpus: int = 2, *, log_to_driver: bool = True) -> Iterator[Capaci
 
     `num_cpus`: as many logical CPUs at least as a cluster has that is started here; they may share real ones.
     `log_to_driver`: whether what workers log is printed here too, unless this process is connected already.
+
+    Raises ClusterError if there is none.
     """
     mine = not ray.is_initialized()
-    if mine:
-        _init(num_cpus, log_to_driver)
-    Stopper.is_asked.clear()
-    _set_context(DataContext.get_current())
-    try:
-        yield read_capacity()
-    finally:
-        gc.collect()  # as in `flow`, which an error may have left
+    with _quiet():
         if mine:
-            ray.shutdown()
+            _init(num_cpus, log_to_driver)
+        Stopper.era += 1
+        try:
+            yield read_capacity()
+        finally:
+            stop_flows()  # which an error may have left: where Ray goes on, they would too
+            Stopper.era += 1
+            gc.collect()  # as in `flow`, which an error may have left
+            if mine:
+                ray.shutdown()
 
 
 def read_capacity() -> Capacity:
@@ -144,9 +156,14 @@ def flow(rows: list[Row], pools: list[Pool]) -> Iterator[Row]:
 
     A row that kills its worker again and again is not among them.
     """
+    return _flow(rows, pools, Stopper.era)  # the era of now: it may be drawn from in another thread, and much later
+
+
+def _flow(rows: list[Row], pools: list[Pool], era: int) -> Iterator[Row]:
     if not rows:
         return
     data: Dataset = ray.data.from_items(rows, override_num_blocks=len(rows))
+    _set_context(data.context, era)
     for pool in pools:
         data = _through(pool, data)
     data.context.execution_options.resource_limits = limits_of(pools)
@@ -186,20 +203,6 @@ def _through(pool: Pool, data: Dataset) -> Dataset:
         )
 
 
-def read_files(uris: list[str], read: Callable[[str], list[Row]]) -> list[Row]:
-    """The rows that `read(uri)` finds in all files.
-
-    Raises ClusterError if one was lost with the workers that read it.
-    """
-    if not uris:
-        return []
-    files = ray.data.from_items(uris, override_num_blocks=len(uris))
-    found = files.map(lambda file: {"uri": file["item"], "rows": pickle.dumps(read(file["item"]))}).take_all()
-    if lost := set(uris) - {file["uri"] for file in found}:
-        raise ClusterError(f"{min(lost)} could not be read: its workers died, or failed. See the log, and run again.")
-    return [row for file in found for row in pickle.loads(file["rows"])]
-
-
 def _init(num_cpus: int, log_to_driver: bool) -> None:
     address = os.environ.get("RAY_ADDRESS")
     # A thread that still waits for Ray when that is left would start one of its own.
@@ -208,28 +211,54 @@ def _init(num_cpus: int, log_to_driver: bool) -> None:
     local: dict[str, Any] = (
         {} if address else {"num_cpus": max(num_cpus, os.cpu_count() or 1), "include_dashboard": False}
     )
-    ray.init(
-        address or "local",
-        logging_level=logging.ERROR,
-        log_to_driver=log_to_driver,
-        runtime_env={"worker_process_setup_hook": worker_logging()},
-        **local,
-    )
+    try:
+        ray.init(
+            address or "local",
+            logging_level=logging.ERROR,
+            log_to_driver=log_to_driver,
+            runtime_env={"worker_process_setup_hook": worker_logging()},
+            **local,
+        )
+    except Exception as error:  # Ray raises anything here, also bare ones
+        ray.shutdown()  # what has begun of it
+        raise ClusterError(_why_no_cluster(address, error)) from error
     if is_json():
         relay()
 
 
+def _why_no_cluster(address: str | None, error: Exception) -> str:
+    reason = (str(error).strip() or type(error).__name__).splitlines()[-1]
+    if not address:
+        return f"Ray did not start on this machine. Is it too busy? Run again, or set RAY_ADDRESS. Ray says: {reason}"
+    return (
+        f"no Ray cluster can be used at {address}. Is it the address of a head that runs? If it wants a token, set "
+        f"RAY_AUTH_MODE=token and RAY_AUTH_TOKEN. Ray says: {reason}"
+    )
+
+
 def _is_news(_: logging.LogRecord) -> bool:
     """Ray takes our FlowStopped for a fault of its own, and explains it at length."""
-    return not Stopper.is_asked.is_set()
+    return not isinstance(sys.exception(), FlowStopped)
 
 
-def _set_context(context: DataContext) -> None:
-    logging.getLogger("ray.data").setLevel(logging.ERROR)
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Inside, Ray Data says only what went wrong. This process may have other flows than ours, before and after."""
+    logger = logging.getLogger("ray.data")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
     logging.getLogger("ray.data.exceptions").addFilter(_is_news)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
+def _set_context(context: DataContext, era: int) -> None:
+    """How one flow is made: `context` is its own, that of the process stays as it is."""
     context.enable_progress_bars = False  # we have a display of our own
     context.print_on_execution_start = False
-    context.use_datasource_v2 = False  # it starts dozens of actors for every read
     context.execution_no_progress_timeout_s = -1  # one video may take hours
     context.custom_execution_callback_classes = [Stopper, Queues]
     context.max_errored_blocks = -1  # rows that kill their workers are told from those that come back
+    context.set_config(Stopper.KEY, era)

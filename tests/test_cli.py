@@ -6,12 +6,12 @@ import signal
 import subprocess
 import sys
 import time
-from datetime import datetime, timedelta
+from datetime import datetime, timedelta, tzinfo
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import pytest
-from ray.exceptions import RayError
+from ray.exceptions import AuthenticationError, RayError
 
 from manifests.schema import ManifestError
 from pipelines import results, storage
@@ -20,7 +20,7 @@ from pipelines.lease import LeaseHeld
 from pipelines.outcome import RenderResult, RowResult
 from pipelines.terminal import RunError, plain_errors
 from pipelines.values import moment, seconds
-from pipelines.workers import ClusterError
+from pipelines.workers import ClusterError, cluster
 from stableavatar.errors import BadInput
 from tests.conftest import EXAMPLES
 from tests.published import small, write_folder
@@ -57,6 +57,13 @@ def test_a_dry_run_lists_what_was_left_too(manifest: str, tmp_path: Path, capsys
     assert main(command) == 0
     out = capsys.readouterr().out
     assert out.index("left ") < out.index("anna ") and "2 rows: 2 good" in out
+
+
+def test_a_dry_run_of_a_night_without_manifests(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["render", f"{tmp_path}/tonight/", "--output", f"{tmp_path}/out", "--dry-run"]
+    assert main([*command, "--carry-over"]) == 0
+    assert "0 rows: 0 good" in capsys.readouterr().out
+    assert main(command) == 1
 
 
 @pytest.mark.parametrize(
@@ -186,10 +193,76 @@ def test_a_time_of_day_is_the_next_one() -> None:
     assert moment("2999-01-31T06:30+02:00") == datetime.fromisoformat("2999-01-31T06:30+02:00")
 
 
+@pytest.mark.parametrize(
+    ("evening", "until"),
+    [
+        (datetime(2026, 3, 28, 22), "2026-03-29T06:30+02:00"),
+        (datetime(2026, 10, 24, 22), "2026-10-25T06:30+01:00"),
+        (datetime(2026, 7, 1, 22), "2026-07-02T06:30+02:00"),
+    ],
+)
+def test_a_night_on_which_clocks_change_ends_by_the_clock(
+    evening: datetime, until: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Evening(datetime):
+        @classmethod
+        def now(cls, tz: tzinfo | None = None) -> Self:
+            return cls.fromisoformat(evening.isoformat())
+
+    with monkeypatch.context() as patch:
+        patch.setenv("TZ", "CET-1CEST,M3.5.0,M10.5.0/3")
+        time.tzset()
+        patch.setattr("pipelines.values.datetime", Evening)
+        assert moment("06:30") == datetime.fromisoformat(until)
+        assert moment("06:30+12:00") == datetime.fromisoformat(f"{until[:16]}+12:00") + timedelta(days=1)
+    time.tzset()
+
+
+@pytest.mark.parametrize(
+    ("address", "message"),
+    [
+        ("10.0.0.5:6379", r"no Ray cluster can be used at 10.0.0.5:6379\..*RAY_AUTH_TOKEN\. Ray says: it sleeps"),
+        (None, r"Ray did not start on this machine.*RAY_ADDRESS\. Ray says: it sleeps"),
+    ],
+)
+@pytest.mark.parametrize("kind", [ConnectionError, AuthenticationError, Exception])
+def test_a_cluster_that_cannot_be_used_is_told_with_its_address(
+    address: str | None, message: str, kind: type[Exception], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def init(*_: object, **__: object) -> None:
+        raise kind("it sleeps")
+
+    monkeypatch.setattr("ray.is_initialized", lambda: False)
+    monkeypatch.setattr("ray.init", init)
+    monkeypatch.setattr("ray.shutdown", lambda: None)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    if address:
+        monkeypatch.setenv("RAY_ADDRESS", address)
+    with pytest.raises(RunError, match=message), plain_errors(), cluster():
+        pass
+
+
+def test_an_address_that_is_none_ends_the_command(manifest: str, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "pipelines.cli", "render", manifest, "--output", f"{tmp_path}/out"]
+    done = subprocess.run(command, env=os.environ | {"RAY_ADDRESS": "garbage"}, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr.startswith("Cannot go on: no Ray cluster can be used at garbage"), done.stderr
+
+
 def test_only_a_run_of_the_command_can_be_repeated(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     results.write_run(f"{tmp_path}", manifest="m", model="tiny", num_rows=1)
     assert main(["retry", f"{tmp_path}"]) == 1
     assert "no run that could be repeated" in capsys.readouterr().err
+
+
+def test_rows_that_a_retry_did_not_touch_are_unfinished(capsys: pytest.CaptureFixture[str]) -> None:
+    row = {"manifest": "night.csv", "row_number": 1, "error_kind": "", "error": ""}
+    again = RowResult.of(row, id="anna", status="ok")
+    never = RowResult.of(row, id="ben", status="unfinished")
+    assert print_result(RenderResult(output="out", rows=(again, never))) == 3
+    told = capsys.readouterr().out
+    assert "1 rows: 1 ok" in told
+    assert "Not made yet: 1 row. " in told and "Stopped" not in told
 
 
 def test_rows_that_were_left_alone_count_as_failed(capsys: pytest.CaptureFixture[str]) -> None:

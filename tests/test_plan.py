@@ -225,3 +225,8 @@ def test_rows_that_a_run_knew_nothing_of_stay_listed(tmp_path: Path) -> None:
     storage.write(storage.read(uri) + b"\n", uri)  # somebody edited it
     plan.write_carry_over(str(tmp_path), [], known={"1", "2", "3"})
     assert not storage.exists(plan.carry_over_uri(str(tmp_path)))
+    storage.write(b"[1]\n{broken\n" + (GOOD % b"4").strip(), uri)
+    plan.write_carry_over(str(tmp_path), rows[:1], known={"1"})
+    text = storage.read(uri)
+    assert text.startswith(b"[1]\n{broken\n")
+    assert [json.loads(line)["id"] for line in text.splitlines()[2:]] == ["4", "1"]

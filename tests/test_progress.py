@@ -8,7 +8,7 @@ from rich.console import Console
 
 from pipelines.display import Display
 from pipelines.estimate import Estimate
-from pipelines.progress import Progress, Reporter, Running
+from pipelines.progress import SILENT_S, Progress, Reporter, Running
 
 MakeRow = Callable[..., dict[str, Any]]
 
@@ -157,6 +157,34 @@ def test_what_this_run_made_counts_once_when_the_row_is_begun_again(make_row: Ma
         second.resumed(20)
         on_progress(-20)
     assert progress.snapshot().windows_done == 3.0
+
+
+def test_what_is_not_heard_of_for_long_no_longer_counts_as_begun(
+    make_row: MakeRow, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipelines.progress.REPORT_EVERY_S", 0.0)
+    passed = [0.0]
+    monkeypatch.setattr(time, "monotonic", lambda clock=time.monotonic: clock() + passed[0])
+    progress = Progress()
+    reporter = Reporter(Direct(progress))
+    rows = [planned(make_row(row_number=number)) for number in (3, 4)]
+
+    def begun() -> list[int]:
+        return sorted(number for _, number in progress.snapshot().begun)
+
+    assert all(map(reporter.may_begin, rows))
+    passed[0] += SILENT_S - 1
+    with reporter.running(rows[1]) as on_progress:
+        assert begun() == [3, 4]
+        passed[0] += SILENT_S - 1
+        assert begun() == [4]
+        on_progress(1)
+        passed[0] += SILENT_S - 1
+        assert begun() == [4]
+    passed[0] += SILENT_S - 1  # on its way to the result table
+    assert begun() == [4]
+    passed[0] += 1
+    assert begun() == []
 
 
 def test_machines_hear_how_long_ago_the_oldest_save_is(make_row: MakeRow, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,9 +7,10 @@ import pytest
 from pipelines import rounds as module
 from pipelines.estimate import Estimate
 from pipelines.progress import Progress
-from pipelines.rounds import ROUNDS, check_rounds, rounds
+from pipelines.rounds import ROUNDS, check_rounds, read_files, rounds
 from pipelines.stage import Row, fail, place
 from pipelines.watch import Bounds, Watch
+from pipelines.workers import Pool
 from tests.test_progress import Direct
 
 
@@ -48,6 +49,19 @@ def run(store: Store, monkeypatch: pytest.MonkeyPatch, numbers: tuple[int, ...] 
     with Watch(Bounds()) as watch:
         progress = Direct(Progress())
         return list(rounds(map(row, numbers), [], Estimate(), watch, progress, lambda row: {**row, "written": True}))
+
+
+def test_a_run_that_is_to_stop_waits_for_no_node_to_know_its_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    stuck = threading.Event()
+
+    def flow(files: list[Row], pools: list[Pool]) -> Iterator[Row]:
+        yield pools[0].stage(files[0])
+        watch.reason = "enough"
+        stuck.wait()
+
+    monkeypatch.setattr(module, "flow", flow)
+    with Watch(Bounds(), stop_flows=stuck.set) as watch:
+        assert read_files(["a", "b"], lambda uri: [{"id": uri}], watch) == [{"id": "a"}, {"id": "b"}]
 
 
 def test_only_what_may_pass_is_tried_again_and_its_attempts_count_on(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -102,6 +116,24 @@ def test_a_later_round_waits_only_for_what_began_in_it(monkeypatch: pytest.Monke
     with Watch(Bounds(), stop_flows=stuck.set) as watch:
         assert len(list(rounds(map(row, (1, 2, 3)), [], Estimate(), watch, Direct(progress), lambda row: row))) == 4
     assert flows == [3, 3]
+
+
+def test_a_row_whose_node_died_is_waited_for_only_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+    progress, stuck = Progress(), threading.Event()
+
+    def flow(rows: list[Row], pools: object) -> Iterator[Row]:
+        for row in rows:
+            progress.begin(place(row))
+        yield {**rows[0], "status": "ok"}
+        watch.reason = "enough"
+        stuck.wait(20)
+
+    monkeypatch.setattr(module, "flow", flow)
+    monkeypatch.setattr("pipelines.progress.SILENT_S", 0.5)
+    with Watch(Bounds(), stop_flows=stuck.set) as watch:
+        came = list(rounds(map(row, (1, 2)), [], Estimate(), watch, Direct(progress), lambda row: row))
+        assert stuck.is_set()
+    assert [row["row_number"] for row in came] == [1]
 
 
 def test_a_check_that_could_not_reach_its_store_is_done_again(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,11 +2,14 @@
 
 import json
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import ray
+from ray.data.exceptions import UserCodeException
 from ray.exceptions import RayError
 
 from manifests.schema import ManifestError
@@ -14,12 +17,12 @@ from pipelines import cache, plan, results, storage
 from pipelines.check import Check
 from pipelines.cli import main
 from pipelines.outcome import RunReport
-from pipelines.rounds import rounds
-from pipelines.run import Loaders, Options, run
+from pipelines.rounds import read_files, rounds
+from pipelines.run import Loaders, Options, list_unmade, run
 from pipelines.stage import Row
 from pipelines.status import read_status
-from pipelines.watch import Bounds
-from pipelines.workers import Capacity, ClusterError, Pool, read_files, require_room
+from pipelines.watch import Bounds, Watch
+from pipelines.workers import Capacity, ClusterError, Pool, cluster, flow, require_room, stop_flows
 from stableavatar.errors import StorageError
 from stableavatar.presets import Preset
 from stableavatar.video.quality import check_contract, measure_video
@@ -187,7 +190,8 @@ def test_what_a_night_left_is_made_first_by_the_next_one_also_if_that_is_stopped
     rows = [{**GOOD, "id": "b", "seed": 2}, {**GOOD, "id": "c", "priority": 9}]
     second = write_manifest(str(tmp_path), rows)  # under the name of the first
     assert len(run_noise(second, output, preset, bounds=ended, carry_over=True).unfinished) == 4
-    assert run_noise(second, output, preset, retry=frozenset({"internal"})).finished == []
+    retried = run_noise(second, output, preset, retry=frozenset({"internal"}))
+    assert (retried.finished, [row["id"] for row in retried.unfinished]) == ([], ["b", "c"])  # which never failed
     assert listed(output) == {"a": 42, "strange": 14, "b": 2, "c": 42}
 
     third = write_manifest(str(tmp_path), [{**GOOD, "id": "d", "priority": 9}])
@@ -232,16 +236,80 @@ def test_a_run_that_is_killed_has_listed_what_it_was_to_make(
     report = run_noise(f"{tmp_path}/tonight/", output, preset, carry_over=True)  # a folder that holds nothing yet
     assert [(row["id"], row["status"]) for row in report.finished] == [("one", "ok")]
     assert not storage.exists(plan.carry_over_uri(output))
+    quiet = run_noise(f"{tmp_path}/tonight/", output, preset, carry_over=True)  # nor does anything wait
+    assert (quiet.finished, quiet.unfinished, quiet.done) == ([], [], [])
+    assert read_status(output).state == "finished"
+
+
+def test_what_a_night_left_stays_listed_by_a_run_that_knows_nothing_of_it(tmp_path: Path, make_row: Any) -> None:
+    output = str(tmp_path)
+    night = [make_row(id=id) for id in ("a", "b", "c")]
+    list_unmade(output, [], Options(), night, night)
+    list_unmade(output, [], Options(), [make_row(id="b", seed=2)], [make_row(id="b", seed=2), make_row(id="c")])
+    assert listed(output) == {"a": None, "b": 2}
+    unread = make_row(id="a", status="failed", stage="read")
+    list_unmade(output, [], Options(carry_over="s3://list.jsonl"), [], [unread, make_row(id="b")])
+    assert listed(output) == {"a": None}
+    list_unmade(output, [], Options(carry_over=True, retry=frozenset({"storage"})), [], [])
+    assert listed(output) == {"a": None}
+    list_unmade(output, [], Options(carry_over=True), [], [])
+    assert not storage.exists(plan.carry_over_uri(output))
+
+
+def test_the_check_of_all_rows_uses_the_nodes_that_came_to_read_them(
+    ray_cluster: None, preset: Preset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Checked(Exception):
+        pass
+
+    def check_rounds(rows: list[Row], pools: list[Pool], watch: Watch) -> list[Row]:
+        raise Checked(*(pool.size for pool in pools))
+
+    manifest = write_manifest(str(tmp_path), [GOOD])
+    grown = Capacity(num_cpus=16, num_gpus=0, is_local=False)
+    monkeypatch.setattr("pipelines.run.read_capacity", lambda: grown)
+    monkeypatch.setattr("pipelines.run.check_rounds", check_rounds)
+    for wanted, size in ((None, 8), (10, 20)):
+        with pytest.raises(Checked) as checked:
+            run_noise(manifest, f"{tmp_path}/out", preset, generators=wanted)
+        assert checked.value.args == (size,)
+
+
+def test_a_run_that_broke_off_leaves_no_flow_behind_and_ray_as_it_was(ray_cluster: None, tmp_path: Path) -> None:
+    def slow(row: Row) -> Row:
+        (tmp_path / str(row["row_number"])).touch()
+        time.sleep(1)
+        return row
+
+    def bad(row: Row) -> Row:
+        raise ValueError("a bad row")
+
+    rows: list[Row] = [{"manifest": "m", "row_number": number} for number in range(30)]
+
+    def broken_off() -> None:
+        with cluster(), Watch(Bounds(), stop_flows=stop_flows) as watch:
+            for _ in watch.until_drained(flow(rows, [Pool(stage=slow, num_cpus=1)])):
+                raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        broken_off()
+    begun = len(list(tmp_path.iterdir()))
+    assert ray.data.range(5).map(lambda row: row).take_all() == [{"id": number} for number in range(5)]
+    with pytest.raises(UserCodeException, match="a bad row"):
+        ray.data.range(2).map(bad).take_all()
+    time.sleep(2)
+    assert len(list(tmp_path.iterdir())) <= begun + 1 < len(rows)
+    assert len(list(flow(rows[:1], [Pool(stage=slow, num_cpus=1)]))) == 1
 
 
 def test_a_file_that_cannot_be_read_ends_the_run(ray_cluster: None, tmp_path: Path) -> None:
-    rows = read_files([f"{tmp_path}/missing.jsonl"], plan.read_file)
-    assert "does not exist" in rows[0]["manifest_error"]
-
     def dies(uri: str) -> list[Row]:
         os._exit(1) if uri == "b" else None
         return [{"id": uri}]
 
-    assert read_files(["a", "c"], dies) == [{"id": "a"}, {"id": "c"}]
-    with pytest.raises(ClusterError, match="b could not be read"):
-        read_files(["a", "b"], dies)
+    with Watch(Bounds()) as watch:
+        rows = read_files([f"{tmp_path}/missing.jsonl"], plan.read_file, watch)
+        assert "does not exist" in rows[0]["manifest_error"]
+        assert read_files(["c", "a"], dies, watch) == [{"id": "c"}, {"id": "a"}]
+        with pytest.raises(ClusterError, match="b could not be read"):
+            read_files(["a", "b"], dies, watch)

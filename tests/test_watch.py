@@ -83,6 +83,24 @@ def test_ticks_go_on_whatever_they_raise() -> None:
         until(lambda: len(ticks) > 1)
 
 
+def test_a_tick_that_blocks_keeps_no_signal_from_being_heard(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipelines.watch.LEAVE_S", 0.2)
+    blocked, go_on = threading.Event(), threading.Event()
+
+    def tick() -> None:
+        blocked.set()
+        go_on.wait(30)
+
+    began = time.monotonic()
+    with Watch(Bounds()) as watch:
+        watch.begin(Handle(), 1, tick)
+        assert blocked.wait(10)
+        os.kill(os.getpid(), signal.SIGTERM)
+        until(lambda: watch.reason)
+    assert time.monotonic() - began < 20
+    go_on.set()
+
+
 def test_all_rows_come_if_nothing_stops_the_run() -> None:
     with Watch(Bounds()) as watch:
         assert [row["row_number"] for row in watch.until_drained(rows(1, 2, 3))] == [1, 2, 3]
@@ -104,6 +122,25 @@ def test_what_has_begun_is_waited_for_and_nothing_else() -> None:
     assert came == [1, 2]
 
 
+def test_what_has_begun_may_be_unknown_for_a_while() -> None:
+    stuck = threading.Event()
+    asked: list[int] = []
+
+    def coming() -> Iterator[Row]:
+        yield from rows(1, 2)
+        stuck.wait()
+
+    def begun() -> list[tuple[str, int]]:
+        asked.append(1)
+        if len(asked) < 3:
+            raise TimeoutError
+        return [("m", 1), ("m", 2)]
+
+    with Watch(Bounds(), lambda: "enough", stuck.set) as watch:
+        assert [row["row_number"] for row in watch.until_drained(coming(), begun)] == [1, 2]
+    assert len(asked) >= 3
+
+
 def test_a_run_that_waits_for_ray_still_stops() -> None:
     stuck = threading.Event()
 
@@ -113,6 +150,31 @@ def test_a_run_that_waits_for_ray_still_stops() -> None:
 
     with Watch(Bounds(), lambda: "enough", stuck.set) as watch:
         assert list(watch.until_drained(coming())) == []
+
+
+def test_a_run_that_ends_by_an_error_ends_its_flow() -> None:
+    stuck = threading.Event()
+
+    def coming() -> Iterator[Row]:
+        yield from rows(1, 2)
+        stuck.wait()
+
+    def run() -> None:
+        with Watch(Bounds(), stop_flows=stuck.set) as watch:
+            for _ in watch.until_drained(coming()):
+                raise OSError("the store is gone")
+
+    with pytest.raises(OSError, match="the store is gone"):
+        run()
+    assert stuck.is_set()
+
+
+def test_a_flow_whose_rows_have_all_come_is_not_stopped_nor_is_the_next_one() -> None:
+    stopped = threading.Event()
+    with Watch(Bounds(), stop_flows=stopped.set) as watch:
+        for _ in range(2):
+            assert len(list(watch.until_drained(rows(1, 2)))) == 2
+    assert not stopped.is_set()
 
 
 def test_an_error_on_the_way_reaches_who_waits() -> None:

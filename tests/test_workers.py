@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import psutil
@@ -15,10 +16,13 @@ import pytest
 import ray
 from ray.data import ExecutionResources
 
-from pipelines import results
+from pipelines import plan, results
+from pipelines.run import Options, run
 from pipelines.spans import spans_of
 from pipelines.stage import Row, Stage
+from pipelines.watch import Bounds
 from pipelines.workers import Pool, cluster, flow, limits_of
+from stableavatar.presets import tiny
 from tests.conftest import EXAMPLES
 
 pytestmark = pytest.mark.usefixtures("ray_alone")
@@ -66,7 +70,8 @@ class Slow(Stage):
 def most_rows_waiting() -> int:
     """Rows that were heavy at a time, of `NUM_ROWS` through an object store of `STORE_BYTES`."""
     ray.init("local", num_cpus=2, object_store_memory=STORE_BYTES, include_dashboard=False, logging_level="ERROR")
-    rows: list[Row] = [{"id": str(number), "status": "ready", "error": ""} for number in range(NUM_ROWS)]
+    ready = {"manifest": "m", "status": "ready", "error": ""}
+    rows: list[Row] = [{"id": str(number), "row_number": number, **ready} for number in range(NUM_ROWS)]
     with cluster():
         made = list(flow(rows, [Pool(stage=Heavy, num_cpus=0.2), Pool(stage=Slow, num_cpus=1, queue=1)]))
     assert [row["error"] for row in made] == [""] * NUM_ROWS
@@ -80,6 +85,25 @@ def most_rows_waiting() -> int:
 def test_rows_are_prepared_ahead_until_half_of_the_object_store_is_full() -> None:
     with multiprocessing.get_context("spawn").Pool(1) as process:
         assert 2 <= process.apply(most_rows_waiting) <= STORE_BYTES / ROW_BYTES / 2
+
+
+def left_where_no_node_came(manifest: str, output: str) -> list[str]:
+    """The rows that a run has left which is to end soon, on a cluster where nothing can be done."""
+    ray.init("local", num_cpus=0, include_dashboard=False, logging_level="ERROR")
+    soon = datetime.now().astimezone() + timedelta(seconds=2)
+    report = run(manifest, output, tiny(), options=Options(bounds=Bounds(stop_by=soon)))
+    assert report.stopped.startswith("it is ")
+    return [row["id"] for row in report.unfinished]
+
+
+@pytest.mark.slow
+def test_a_night_whose_nodes_never_come_ends_in_time_and_lists_its_rows(tmp_path: Path) -> None:
+    manifest, output = tmp_path / "night.jsonl", f"{tmp_path}/out"
+    manifest.write_text(json.dumps({**ROW, "id": "one"}) + "\n" + json.dumps({**ROW, "id": "two"}))
+    with multiprocessing.get_context("spawn").Pool(1) as process:
+        left = process.apply_async(left_where_no_node_came, (str(manifest), output)).get(timeout=120)
+    assert left == ["one", "two"]
+    assert [row["id"] for row in plan.read_manifest(plan.carry_over_uri(output))] == left
 
 
 @pytest.fixture
