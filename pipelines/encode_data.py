@@ -4,14 +4,13 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 
 from manifests.redact import redacted
 from pipelines import storage
 from pipelines.stage import Row
-from pipelines.train_data import Skipped, find_held_out, inspect_clips, training_folders
+from pipelines.train_data import Skipped, look_at_held_out, training_clips
 from pipelines.train_encode import CPU_THREADS, encode_window
 from pipelines.workers import Capacity, Pool, cluster, flow
 from stableavatar.errors import BadInput
@@ -83,17 +82,21 @@ def encode_data(
         num_clips: only the first ones.
 
     Raises:
-        BadInput: no clip can be used, or other networks have encoded what is in `output`.
+        BadInput: no clip can be used, or what is in `output` was encoded by other networks, or of the same clips in
+            another way.
         WeightsError, StorageError, ClusterError: it cannot begin.
     """
     output, preset = storage.absolute(output), preset_of(config)
     storage.check_writable(output)
-    if is_encoded(output):  # what a run would refuse in the end is not begun
-        EncodedWindows([output]).require_encoders(encoders_hash(preset))
+    encoders = encoders_hash(preset)
+    before = EncodedWindows([output] if is_encoded(output) else [])
+    before.require_encoders(encoders)  # what a run would refuse in the end is not begun
     windows = Windows(num_latents=config.data.num_latents, seed=config.seed, per_clip=per_clip)
     with cluster() as capacity:
-        folders = training_folders(config.data, find_held_out(config.data))
-        clips, skipped = inspect_clips(folders[:num_clips], config, preset)
+        held_out, _ = look_at_held_out(config, preset)
+        clips, skipped = training_clips(config, preset, held_out, num_clips)
+        names = {shard_name(clip, windows, encoders) for clip in clips}
+        before.refuse_others(names, {clip.folder for clip in clips}, {clip.recording for clip in clips})
         num_before, failed = encode_clips(clips, preset, windows, output, capacity)
     skipped += failed
     if not storage.names_in(output):
@@ -108,11 +111,9 @@ def encode_clips(
 ) -> tuple[int, list[Skipped]]:
     """Write a file for each clip that has none. Gives how many had one, and the clips that cannot be encoded."""
     encoders = encoders_hash(preset)
-    names = [shard_name(clip, windows, encoders) for clip in clips]
+    names = {shard_name(clip, windows, encoders): number for number, clip in enumerate(clips)}  # of copies one is taken
     there = set(storage.names_in(output))
-    rows: list[dict[str, Any]] = [
-        {"clip": n, "name": name} for n, name in enumerate(names) if f"{name}.parquet" not in there
-    ]
+    rows: list[Row] = [{"clip": n, "name": name} for name, n in names.items() if f"{name}.parquet" not in there]
     pool = Pool(
         stage=EncodeClip,
         args=(preset, clips, windows, output, encoders),
@@ -123,11 +124,10 @@ def encode_clips(
     errors: dict[int, str] = {row["clip"]: row["error"] for row in flow(rows, [pool])}
     lost = "its encoder died again and again: look at the log"
     failed = {row["clip"]: errors.get(row["clip"], lost) for row in rows if errors.get(row["clip"], lost)}
-    return len(clips) - len(rows), [Skipped(folder=clips[n].folder, reason=why) for n, why in failed.items()]
+    return len(names) - len(rows), [Skipped(folder=clips[n].folder, reason=why) for n, why in failed.items()]
 
 
 def shard_name(clip: Clip, windows: Windows, encoders: str) -> str:
-    """The name of a clip's file, made from everything that is in it."""
-    words: list[Any] = [clip.folder, clip.num_frames, clip.width, clip.height, clip.prompt, clip.missing_masks]
-    words += [encoders, windows.num_latents, *windows.seeds(clip)]
+    """The name of a clip's file, made from everything that is in it. Where the clip lies does not matter."""
+    words = [clip.stamp, encoders, windows.num_latents, *windows.seeds(clip)]
     return f"{clip.id}-{hashlib.sha256(json.dumps(words).encode()).hexdigest()[:16]}"

@@ -5,7 +5,7 @@ import json
 import logging
 import posixpath
 from collections.abc import Generator, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import ray
@@ -16,10 +16,11 @@ from pipelines.train_encode import encoded_batches
 from stableavatar.errors import BadInput
 from stableavatar.model.weights import encoders_hash
 from stableavatar.presets import Preset
-from stableavatar.training.clips import Clip, find_clips, inspect_clip
+from stableavatar.training.clips import Clip, find_clips
 from stableavatar.training.config import Data, TrainingConfig
 from stableavatar.training.encode import Sample
 from stableavatar.training.feed import feed
+from stableavatar.training.inspection import inspect_clip
 from stableavatar.training.objective import Source
 from stableavatar.training.order import Order, Place
 from stableavatar.training.places import plain
@@ -58,11 +59,17 @@ class HeldOut:
 
     folders: Sequence[str]
     windows: EncodedWindows
+    clips: tuple[Clip, ...] = ()  # in the folders, as far as they can be used; none: nobody has looked yet
 
     @property
-    def clips(self) -> set[str]:
+    def names(self) -> set[str]:
         """The folders of all clips that it is of."""
         return {*self.folders, *self.windows.clips}
+
+    @property
+    def recordings(self) -> set[str]:
+        """Their recordings, by which they are known in other places too."""
+        return {clip.recording for clip in self.clips} | self.windows.recordings
 
 
 def find_held_out(data: Data) -> HeldOut:
@@ -72,10 +79,29 @@ def find_held_out(data: Data) -> HeldOut:
     return HeldOut(folders=folders, windows=EncodedWindows(encoded))
 
 
+def look_at_held_out(config: TrainingConfig, preset: Preset) -> tuple[HeldOut, list[Skipped]]:
+    """The same with its clips, and those that cannot be used. Raises BadInput."""
+    held_out = find_held_out(config.data)
+    clips, skipped = inspect_clips(held_out.folders, config, preset)
+    return replace(held_out, clips=tuple(clips)), skipped
+
+
 def training_folders(data: Data, held_out: HeldOut) -> list[str]:
     """The folders of a run's clips, without those that are held out. Raises BadInput."""
-    left_out = held_out.clips
+    left_out = held_out.names
     return [folder for folder in find_clips(data.clips) if folder not in left_out]
+
+
+def training_clips(
+    config: TrainingConfig, preset: Preset, held_out: HeldOut, limit: int | None = None
+) -> tuple[list[Clip], list[Skipped]]:
+    """The clips of a run, without those that are held out or copies of them, and those that cannot be used.
+
+    `limit`: only so many are looked at. Raises BadInput.
+    """
+    clips, skipped = inspect_clips(training_folders(config.data, held_out)[:limit], config, preset)
+    left_out = held_out.recordings
+    return [clip for clip in clips if clip.recording not in left_out], skipped
 
 
 def find_data(config: TrainingConfig, preset: Preset) -> Found:
@@ -86,18 +112,17 @@ def find_data(config: TrainingConfig, preset: Preset) -> Found:
         WeightsError: a file of the frozen networks is missing.
         StorageError: a store does not answer.
     """
-    held_out = find_held_out(config.data)
+    held_out, skipped_too = look_at_held_out(config, preset)
     encoders = encoders_hash(preset) if config.task == "avatar" else ""
     shards = find_shards(config, held_out, encoders)
-    clips, skipped = inspect_clips([] if shards else training_folders(config.data, held_out), config, preset)
-    held_clips, skipped_too = inspect_clips(held_out.folders, config, preset)
+    clips, skipped = ([], []) if shards else training_clips(config, preset, held_out)
     write_skipped(config.output, [*skipped, *skipped_too])
     if not clips and not shards:
         reasons = "; ".join(clip.reason for clip in skipped[:3]) or "none is listed that is not held out"
         raise BadInput(f"no clip of {', '.join(config.data.clips)} can be trained on: {reasons}")
     return Found(
         clips=tuple(clips),
-        held_out=tuple(held_clips),
+        held_out=held_out.clips,
         skipped=(*skipped, *skipped_too),
         shards=shards,
         encoders=encoders,
@@ -122,7 +147,7 @@ def find_shards(config: TrainingConfig, held_out: HeldOut, encoders: str) -> tup
         )
     windows = Encoded(config.data.encoded, config.data.num_latents, config.data.sizes).windows
     windows.require_encoders(encoders)
-    windows.refuse(held_out.clips)
+    windows.refuse(held_out.names, held_out.recordings)
     return tuple(posixpath.basename(shard.path) for shard in windows.shards)
 
 
@@ -166,8 +191,8 @@ def write_skipped(output: str, skipped: Iterable[Skipped]) -> None:
 
 
 def samples_of(found: Found) -> list[Any]:
-    """What the order of a run's samples depends on: their names, in order."""
-    return [[clip.folder, clip.num_frames] for clip in found.clips] or list(found.shards)
+    """What a run's samples are, in order. The names of files say what is in them."""
+    return [clip.stamp for clip in found.clips] or list(found.shards)
 
 
 def loads_clips(config: TrainingConfig) -> bool:
@@ -177,7 +202,7 @@ def loads_clips(config: TrainingConfig) -> bool:
 
 def held_out_uri(config: TrainingConfig, found: Found) -> str:
     """Where the clips that are held out lie encoded: elsewhere for other clips, or for other encoders."""
-    words = json.dumps([config.data.num_latents, found.encoders, [clip.folder for clip in found.held_out]])
+    words = json.dumps([config.data.num_latents, found.encoders, [clip.stamp for clip in found.held_out]])
     return storage.join(config.output, f"{HELD_OUT}/{hashlib.sha256(words.encode()).hexdigest()[:16]}")
 
 

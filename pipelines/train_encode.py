@@ -54,7 +54,8 @@ def encode_window(encoder: Encoder, clip: Clip, num_latents: int, seed: int) -> 
     first, window = random_window(clip, num_latents, seed)
     with reproducible(CPU_THREADS):
         sample = encoder.encode(window)
-    return as_row(sample, clip=clip.folder, start=first, width=clip.width, height=clip.height)
+    size = {"width": clip.width, "height": clip.height}
+    return as_row(sample, clip=clip.folder, recording=clip.recording, start=first, **size)
 
 
 def encoded_batches(

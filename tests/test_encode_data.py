@@ -1,3 +1,4 @@
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -37,7 +38,9 @@ def test_what_changes_a_file_changes_its_name() -> None:
         shard_name(clip, replace(windows, seed=2), "0123"),
         shard_name(clip, replace(windows, per_clip=2), "0123"),
     ]
-    assert len({name, *others}) == 5
+    others += [shard_name(replace(clip, content="other masks"), windows, "0123")]
+    assert len({name, *others}) == 6
+    assert shard_name(replace(clip, folder="moved/b"), windows, "0123") == name
 
 
 def test_windows_of_other_encoders_are_not_added_to(tmp_path: Path) -> None:
@@ -62,8 +65,14 @@ def test_clips_are_encoded_once_and_bad_ones_are_told(ray_cluster: None, tmp_pat
     names = storage.names_in(base)
     assert len(names) == 2
 
-    again = encode_data(config, base, per_clip=2)
-    assert again.num_before == 2 and storage.names_in(base) == names
+    moved = replace(config, data=replace(data, clips=(str(shutil.copytree(root, tmp_path / "moved")),)))
+    for same in (config, moved):  # the copy of the held-out clip is held out as well
+        assert encode_data(same, base, per_clip=2).num_before == 2 and storage.names_in(base) == names
+    (Path(folders[0].replace(str(root), moved.data.clips[0])) / "prompt.txt").write_text("Another prompt")
+    for changed, per_clip in ((moved, 2), (config, 1)):
+        with pytest.raises(BadInput, match="windows of the same clips, encoded when"):
+            encode_data(changed, base, per_clip=per_clip)
+    assert storage.names_in(base) == names
 
     source = Encoded([base], 2)
     assert source.windows.clips == {folders[0], folders[2]}
