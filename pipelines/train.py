@@ -41,7 +41,7 @@ from stableavatar.training.config import TrainingConfig
 from stableavatar.training.order import Place
 from stableavatar.training.sources import source_of
 from stableavatar.training.spread import agreed, wait_for_all
-from stableavatar.training.start import preset_of
+from stableavatar.training.start import preset_of, start_hash
 from stableavatar.training.trainer import Trainer
 
 FATAL = "fatal.json"  # why trying again cannot help
@@ -86,7 +86,7 @@ def train(config: TrainingConfig, *, on_skipped: Callable[[tuple[Skipped, ...]],
         look_first(config)
         found = find_data(config, preset)
         on_skipped(found.skipped)
-        claim(config, samples_of(found))
+        claim(config, samples_of(found), start=start_hash(config, preset), encoders=found.encoders)
         before = train_checkpoint.newest(config.output)
         step = before.step if before else 0
         if found.held_out and config.task == "avatar":

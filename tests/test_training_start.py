@@ -4,12 +4,15 @@ from pathlib import Path
 import pytest
 import torch
 from diffusers import WanTransformer3DModel
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from stableavatar.errors import WeightsError
-from stableavatar.presets import Preset, tiny
-from stableavatar.training.start import plain_wan
+from stableavatar.presets import Preset, RandomWeights, tiny
+from stableavatar.training.start import plain_wan, start_hash
 from tests.published import golden_shapes, small_preset
+from tests.training import small_config
+
+BASE = "Wan2.1-Fun-V1.1-1.3B-InP/diffusion_pytorch_model.safetensors"
 
 
 @pytest.fixture
@@ -18,10 +21,9 @@ def preset(tmp_path: Path) -> Preset:
     preset = small_preset(tmp_path)
     draw = torch.Generator().manual_seed(0)
     shapes = {name: shape for name, shape in golden_shapes("transformer").items() if "vocal" not in name}
-    folder = tmp_path / "Wan2.1-Fun-V1.1-1.3B-InP"
-    folder.mkdir()
+    (tmp_path / BASE).parent.mkdir()
     tensors = {name: torch.randn(shape, generator=draw) * 0.1 for name, shape in shapes.items()}
-    save_file(tensors, folder / "diffusion_pytorch_model.safetensors")
+    save_file(tensors, tmp_path / BASE)
     return replace(preset, transformer={**preset.transformer, "text_len": 512})
 
 
@@ -54,6 +56,20 @@ def test_the_audio_path_is_new_and_the_seeds(preset: Preset) -> None:
     adapter = "vocal_projector.blocks.0.ffn.net.2.weight"
     assert torch.equal(first[adapter], second[adapter]) and not torch.equal(first[adapter], other[adapter])
     assert torch.equal(first["blocks.0.attn1.to_q.weight"], other["blocks.0.attn1.to_q.weight"])
+
+
+def test_what_a_run_begins_with_has_a_hash(preset: Preset, tmp_path: Path) -> None:
+    base = small_config(start="base")
+    before = start_hash(base, preset)
+    tensors = load_file(tmp_path / BASE)
+    save_file({**tensors, "head.head.bias": tensors["head.head.bias"] + 1}, tmp_path / BASE)
+    assert start_hash(base, preset) != before
+    nothing, weights = small_config(start="nothing"), small_config(start="weights")
+    drawn = replace(tiny(), weights=RandomWeights(seed=1))
+    assert start_hash(nothing, tiny()) == start_hash(nothing, drawn)  # the run's own seed draws them
+    assert start_hash(weights, tiny()) != start_hash(weights, drawn)
+    larger = replace(tiny(), transformer={**tiny().transformer, "num_layers": 3})
+    assert start_hash(nothing, tiny()) != start_hash(nothing, larger)
 
 
 def test_without_the_base_model_there_is_no_such_start(tmp_path: Path) -> None:
