@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from manifests.redact import redacted
 from pipelines import scratch, storage, train_checkpoint
 from pipelines.curve import Curve, Silent
 from pipelines.encode_data import Windows, encode_clips
-from pipelines.lease import Lease, LeaseLost
+from pipelines.lease import Lease, LeaseLost, is_held_by
 from pipelines.terminal import RunError
 from pipelines.train_data import (
     Found,
@@ -146,8 +147,9 @@ def train_on_worker(given: dict[str, Any]) -> None:
     except LeaseLost as error:
         logger.error("%s", error)  # the driver says it too, and the output is no longer ours to write to
     except HOPELESS as error:
-        message = {"error": redacted(str(error))}
-        storage.write(json.dumps(message).encode(), storage.join(config.output, FATAL))
+        if is_held_by(config.output, given["holder"]):
+            message = {"error": redacted(str(error))}
+            storage.write(json.dumps(message).encode(), storage.join(config.output, FATAL))
         if not isinstance(error, FloatingPointError):  # which all workers meet together
             raise  # others may wait for this one: Ray ends them
 
@@ -159,6 +161,7 @@ def train_loop(config: TrainingConfig, found: Found, holder: str) -> None:
     torch.set_num_threads(config.workers.cpus_per_worker)
     if not storage.exists(storage.join(config.output, NOTED)):
         raise BadInput(f"{config.output} is not what the driver sees there: give a disk that all nodes share, or a URI")
+    train_checkpoint.require_lease(config.output, holder)
     trainer = Trainer(config, place, str(get_device()) if config.workers.use_gpu else "cpu")
     saved = agreed(train_checkpoint.newest(config.output))
     if saved:
@@ -167,16 +170,18 @@ def train_loop(config: TrainingConfig, found: Found, holder: str) -> None:
     validation = Validation(config, trainer, held_out_source(config, found))
     clock = Clock(config)
     with (
-        curve_of(config, place, saved) as curve,
+        curve_of(config, place, saved, holder) as curve,
         closing(batches(config, found.clips, trainer.position, num_batches, place)) as feed,
     ):
         while trainer.step < config.num_steps:
             curve.add(trainer.step + 1, trainer.train_step([next(feed) for _ in range(config.accumulate)]))
             if validation.is_due():
+                train_checkpoint.require_lease(config.output, holder)
                 curve.add_validation(trainer.step, validation.run())
             if clock.is_time(trainer.step):
                 curve.write()
                 train_checkpoint.save(trainer, config.output, curve.pending, config.keep_checkpoints, holder)
+        train_checkpoint.require_lease(config.output, holder)
         publish_model(trainer, found)
         curve.write()
 
@@ -198,11 +203,12 @@ class Clock:
         return due
 
 
-def curve_of(config: TrainingConfig, place: Place, saved: train_checkpoint.Saved | None) -> Curve | Silent:
+def curve_of(config: TrainingConfig, place: Place, saved: train_checkpoint.Saved | None, holder: str) -> Curve | Silent:
     """What keeps the run's numbers: the first worker does."""
     if place.rank != 0:
         return Silent()
-    return Curve(config, saved.step, saved.notes) if saved else Curve(config, 0)
+    step, notes = (saved.step, saved.notes) if saved else (0, {})
+    return Curve(config, step, notes, is_ours=partial(is_held_by, config.output, holder))
 
 
 def publish_model(trainer: Trainer, found: Found) -> None:
