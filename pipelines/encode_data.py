@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Self
 
 import torch
 
@@ -14,11 +15,11 @@ from pipelines.train_data import Skipped, look_at_held_out, training_clips
 from pipelines.train_encode import CPU_THREADS, encode_window
 from pipelines.workers import Capacity, Pool, cluster, flow
 from stableavatar.errors import BadInput
-from stableavatar.model.weights import encoders_hash
+from stableavatar.model.conditions import PAUSE_RMS
 from stableavatar.presets import Preset
 from stableavatar.training.clips import Clip
 from stableavatar.training.config import TrainingConfig
-from stableavatar.training.encode import Encoder
+from stableavatar.training.encode import Encoder, encoding_hash, pause_rms
 from stableavatar.training.order import seed_of
 from stableavatar.training.shards import EncodedWindows, is_encoded, write_shard
 from stableavatar.training.sources import start_of
@@ -32,6 +33,14 @@ class Windows:
     num_latents: int
     seed: int
     per_clip: int = 1  # each starts elsewhere; fewer where a clip has no more
+    least_rms: float = PAUSE_RMS  # of a speech that is heard
+
+    @classmethod
+    def of(cls, config: TrainingConfig, per_clip: int = 1) -> Self:
+        """Those that a run takes."""
+        return cls(
+            num_latents=config.data.num_latents, seed=config.seed, per_clip=per_clip, least_rms=pause_rms(config)
+        )
 
     def seeds(self, clip: Clip) -> list[int]:
         """The seeds of a clip's windows, each of which begins at another frame."""
@@ -54,7 +63,7 @@ class EncodeClip:
     """In: `clip`, the number of one, and `name`, that of its file. Out: the same and `error`, empty if all is well."""
 
     def __init__(self, preset: Preset, clips: Sequence[Clip], windows: Windows, output: str, encoders: str):
-        self.encoder = Encoder.load(preset, "cuda" if torch.cuda.is_available() else "cpu")
+        self.encoder = Encoder.load(preset, "cuda" if torch.cuda.is_available() else "cpu", windows.least_rms)
         self.clips, self.windows, self.output, self.encoders = clips, windows, output, encoders
 
     def __call__(self, row: Row) -> Row:
@@ -88,10 +97,10 @@ def encode_data(
     """
     output, preset = storage.absolute(output), preset_of(config)
     storage.check_writable(output)
-    encoders = encoders_hash(preset)
+    windows = Windows.of(config, per_clip)
+    encoders = encoding_hash(preset, windows.least_rms)
     before = EncodedWindows([output] if is_encoded(output) else [])
     before.require_encoders(encoders)  # what a run would refuse in the end is not begun
-    windows = Windows(num_latents=config.data.num_latents, seed=config.seed, per_clip=per_clip)
     with cluster() as capacity:
         held_out, _ = look_at_held_out(config, preset)
         clips, skipped = training_clips(config, preset, held_out, num_clips)
@@ -110,7 +119,7 @@ def encode_clips(
     clips: Sequence[Clip], preset: Preset, windows: Windows, output: str, capacity: Capacity
 ) -> tuple[int, list[Skipped]]:
     """Write a file for each clip that has none. Gives how many had one, and the clips that cannot be encoded."""
-    encoders = encoders_hash(preset)
+    encoders = encoding_hash(preset, windows.least_rms)
     names = {shard_name(clip, windows, encoders): number for number, clip in enumerate(clips)}  # of copies one is taken
     there = set(storage.names_in(output))
     rows: list[Row] = [{"clip": n, "name": name} for name, n in names.items() if f"{name}.parquet" not in there]

@@ -91,8 +91,7 @@ def train(config: TrainingConfig, *, on_skipped: Callable[[tuple[Skipped, ...]],
         before = train_checkpoint.newest(config.output)
         step = before.step if before else 0
         if found.held_out and config.task == "avatar":
-            windows = Windows(num_latents=config.data.num_latents, seed=config.seed)
-            encode_clips(found.held_out, preset, windows, held_out_uri(config, found), capacity)
+            encode_clips(found.held_out, preset, Windows.of(config), held_out_uri(config, found), capacity)
         if not is_finished(config):
             _fit(config, found, lease)
     return TrainReport(

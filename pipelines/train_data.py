@@ -14,11 +14,10 @@ from manifests.redact import redacted
 from pipelines import storage
 from pipelines.train_encode import encoded_batches
 from stableavatar.errors import BadInput
-from stableavatar.model.weights import encoders_hash
 from stableavatar.presets import Preset
 from stableavatar.training.clips import Clip, find_clips
 from stableavatar.training.config import Data, TrainingConfig
-from stableavatar.training.encode import Sample
+from stableavatar.training.encode import Sample, encoding_hash, pause_rms
 from stableavatar.training.feed import feed
 from stableavatar.training.inspection import inspect_clip
 from stableavatar.training.objective import Source
@@ -50,7 +49,7 @@ class Found:
     held_out: tuple[Clip, ...] = ()
     skipped: tuple[Skipped, ...] = ()
     shards: tuple[str, ...] = ()  # names of the files of encoded windows
-    encoders: str = ""  # hash of the frozen networks
+    encoders: str = ""  # hash of the frozen networks, and of what is silence to them
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,7 +112,7 @@ def find_data(config: TrainingConfig, preset: Preset) -> Found:
         StorageError: a store does not answer.
     """
     held_out, skipped_too = look_at_held_out(config, preset)
-    encoders = encoders_hash(preset) if config.task == "avatar" else ""
+    encoders = encoding_hash(preset, pause_rms(config)) if config.task == "avatar" else ""
     shards = find_shards(config, held_out, encoders)
     clips, skipped = ([], []) if shards else training_clips(config, preset, held_out)
     write_skipped(config.output, [*skipped, *skipped_too])

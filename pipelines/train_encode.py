@@ -14,11 +14,10 @@ from ray.exceptions import RayActorError
 
 from pipelines.workers import ROW_ATTEMPTS, through_actors
 from stableavatar.errors import BadInput
-from stableavatar.presets import Preset
 from stableavatar.reproducible import reproducible
 from stableavatar.training.clips import Clip
 from stableavatar.training.config import TrainingConfig
-from stableavatar.training.encode import Encoder, Sample, collate
+from stableavatar.training.encode import Encoder, Sample, collate, pause_rms
 from stableavatar.training.feed import read_or_replace
 from stableavatar.training.order import Draw, Order, Place
 from stableavatar.training.shards import SCHEMA, as_row, as_sample
@@ -36,11 +35,12 @@ class EncodeDraws:
     position (in the run), seed (of its random numbers), error (empty if all is well: Ray would lose its type).
     """
 
-    def __init__(self, preset: Preset, clips: Any, num_latents: int, order: Order, start: int, place: Place):
+    def __init__(self, config: TrainingConfig, clips: Any, order: Order, start: int, place: Place):
         """`clips`: a reference to them. `start`: position in the run of the first sample of all workers."""
-        self.encoder = Encoder.load(preset, "cuda" if torch.cuda.is_available() else "cpu")
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        self.encoder = Encoder.load(preset_of(config), device, pause_rms(config))
         self.clips: Sequence[Clip] = ray.get(clips)
-        self.num_latents, self.order, self.start, self.place = num_latents, order, start, place
+        self.num_latents, self.order, self.start, self.place = config.data.num_latents, order, start, place
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         """The row of a draw; of an error, and empty, if neither the clip nor those after it can be read."""
@@ -106,7 +106,7 @@ def draws_dataset(
     rows = through_actors(
         numbers,
         EncodeDraws,
-        (preset_of(config), ray.put(clips), config.data.num_latents, order, start, place),
+        (config, ray.put(clips), order, start, place),
         ActorPoolStrategy(size=config.data.num_loaders),
         num_cpus=LOADER_CPUS,
         num_gpus=config.data.loader_gpus if config.workers.use_gpu else 0,

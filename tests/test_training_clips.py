@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from pipelines import storage
+from stableavatar.audio.decode import decode_speech
 from stableavatar.drawn.clips import write_data_set
 from stableavatar.errors import BadInput
 from stableavatar.training.clips import find_clips, read_window
@@ -71,6 +72,7 @@ def test_a_window_is_consecutive_frames_with_their_sound(clip: Path) -> None:
     with wave.open(str(clip / "audio.wav")) as sound:
         samples = np.frombuffer(sound.readframes(NUM_FRAMES * 640), "<i2") / 32768
     np.testing.assert_allclose(window.speech, samples[4 * 640 : 9 * 640], atol=1e-6)
+    np.testing.assert_allclose(np.clip(samples * window.gain, -1, 1), decode_speech(f"{clip}/audio.wav"), atol=1e-4)
     lips = np.asarray(Image.open(clip / "lip_masks/frame_6.png"))
     assert np.array_equal(window.masks_VHW["lip_masks"][2], lips) and lips.max() == 255
 

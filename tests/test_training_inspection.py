@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 from PIL import Image
 
 from pipelines import storage
@@ -105,6 +106,10 @@ BAD: dict[str, tuple[Callable[[Path], object], str]] = {
     "broken sound": (lambda clip: (clip / "audio.wav").write_bytes(b"RIFF"), "audio.wav is no sound"),
     "other speed": (lambda clip: _other_film(clip, 30, 6), "30.000 frames per second, not 25"),
     "images of half the frames": (lambda clip: _other_film(clip, 25, 26), "has 26 frames, but images/ has 13"),
+    "no numbers": (
+        lambda clip: soundfile.write(clip / "audio.wav", np.full(640 * NUM_FRAMES, np.nan), 16_000, subtype="FLOAT"),
+        "audio.wav holds samples that are not numbers",
+    ),
     "silence": (_silence, "audio.wav is silence"),
     "no film": (lambda clip: (clip / "sub_clip.mp4").unlink(), "sub_clip.mp4 is missing"),
     "broken film": (lambda clip: (clip / "sub_clip.mp4").write_bytes(b"x" * 99), "sub_clip.mp4 is no video"),

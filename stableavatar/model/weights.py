@@ -178,7 +178,8 @@ def encoders_hash(preset: Preset) -> str:
     source = base.seed if isinstance(base, RandomWeights) else hash_encoders(base.layout)
     contents = _contents({part: path for part, path in files.items() if part != "transformer"})
     sizes = [dict(part) for part in (preset.vae, preset.text, preset.image, preset.audio)]
-    return _hash(["encoders-1", source, contents, preset.max_text_tokens, *sizes])
+    # The number goes up where windows are encoded otherwise by the same networks.
+    return _hash(["encoders-2", source, contents, preset.max_text_tokens, *sizes])
 
 
 def part_content(component: Component, preset: Preset) -> str:

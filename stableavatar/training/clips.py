@@ -47,6 +47,7 @@ class Clip:
     prompt: str
     missing_masks: str = "skip"  # "ones": a mask that is not there covers everything
     recording: str = ""  # hash of its film and sound: the same wherever it lies, and whatever its masks are
+    gain: float = 1.0  # that brings its sound to the loudness at which the model hears all speech
     content: str = ""  # hash of these, and of the sizes of its images and masks in bytes
 
     @property
@@ -67,7 +68,8 @@ class ClipWindow:
 
     frames_VHWC: np.ndarray  # uint8 RGB
     reference_HWC: np.ndarray  # uint8 RGB: the first frame of the clip
-    speech: np.ndarray  # float32, 16 kHz mono: the same span
+    speech: np.ndarray  # float32, 16 kHz mono: the same span, at its own loudness
+    gain: float = 1.0  # of the clip
     masks_VHW: dict[str, np.ndarray] = field(default_factory=dict)  # of MASKS, uint8 0 .. 255
     prompt: str = ""
 
@@ -118,6 +120,7 @@ def read_window(clip: Clip, start: int, num_frames: int) -> ClipWindow:
         frames_VHWC=read_frames(clip, start, num_frames),
         reference_HWC=read_frames(clip, 0, 1)[0],
         speech=read_sound(clip, start * SAMPLES_PER_FRAME, num_frames * SAMPLES_PER_FRAME),
+        gain=clip.gain,
         masks_VHW={name: read_masks(clip, name, start, num_frames) for name in MASKS},
         prompt=clip.prompt,
     )

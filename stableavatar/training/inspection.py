@@ -7,7 +7,9 @@ import posixpath
 
 import av
 import fsspec
+import numpy as np
 
+from stableavatar.audio.decode import speech_gain
 from stableavatar.errors import BadInput
 from stableavatar.training.clips import MASKS, PREPARE, PROMPTS, Clip, opened_sound, read_file, read_image, read_text
 from stableavatar.training.places import FILM, join, open_store, parent_name
@@ -37,7 +39,8 @@ def inspect_clip(folder: str, num_frames: int, *, missing_masks: str = "skip") -
     for name in MASKS if missing_masks == "skip" else ():
         if _count(pictures[name]) < there:
             raise BadInput(f"{folder}: {name}/ has fewer masks than images/ has frames; {PREPARE}.")
-    recording = hashlib.sha256(_check_film(folder, there) + _check_sound(folder, there)).hexdigest()
+    film, speech = _check_film(folder, there), _check_sound(folder, there)
+    recording = hashlib.sha256(film + hashlib.sha256(speech).digest()).hexdigest()
     width, height = read_image(join(folder, "images/frame_0.png")).size
     return Clip(
         folder=folder,
@@ -46,6 +49,7 @@ def inspect_clip(folder: str, num_frames: int, *, missing_masks: str = "skip") -
         num_frames=there,
         prompt=_prompt(files, folder, path),
         missing_masks=missing_masks,
+        gain=speech_gain(speech),
         recording=recording,
         # Pictures are not read for this, there are thousands: others have other sizes.
         content=hashlib.sha256(json.dumps([recording, pictures], sort_keys=True).encode()).hexdigest(),
@@ -88,8 +92,8 @@ def _check_film(folder: str, num_images: int) -> bytes:
     return hashlib.sha256(data).digest()
 
 
-def _check_sound(folder: str, num_frames: int) -> bytes:
-    """A hash of the samples, if they are as they should be."""
+def _check_sound(folder: str, num_frames: int) -> np.ndarray:
+    """The samples, if they are as they should be."""
     path = join(folder, "audio.wav")
     try:
         with opened_sound(path) as sound:
@@ -104,7 +108,9 @@ def _check_sound(folder: str, num_frames: int) -> bytes:
         raise BadInput(f"{path} ends after {seconds:.2f} s, its {num_frames} frames after {num_frames / FPS:.2f} s.")
     if not samples.any():
         raise BadInput(f"{path} is silence, which teaches nothing. Leave out clips in which nobody is heard.")
-    return hashlib.sha256(samples).digest()
+    if not np.isfinite(samples).all():
+        raise BadInput(f"{path} holds samples that are not numbers (NaN or infinite); {PREPARE}.")
+    return samples
 
 
 def _prompt(files: fsspec.AbstractFileSystem, folder: str, path: str) -> str:

@@ -19,7 +19,7 @@ import torch
 from stableavatar.errors import BadInput
 from stableavatar.training.encode import Sample
 
-ENCODERS = b"stableavatar.encoders"  # in a file's metadata: `encoders_hash` of the networks that have encoded it
+ENCODERS = b"stableavatar.encoders"  # in a file's metadata: `encoding_hash` of what has encoded it
 NUM_READERS = 8  # tables of contents that are read at once: each takes a store some round trips
 TENSORS = ("mean", "logvar", "portrait", "image", "text", "audio", "face", "lip")
 SCHEMA = pa.schema(
@@ -130,7 +130,8 @@ class EncodedWindows:
         """Raises BadInput if other networks than those of this hash have encoded any of them."""
         for shard in self.shards:
             if shard.encoders != encoders:
-                found = "other networks than this run's encoded it" if shard.encoders else "it says not what encoded it"
+                others = "other networks than this run's encoded it, or for another augment.silence_as"
+                found = others if shard.encoders else "it says not what encoded it"
                 raise BadInput(
                     f"{shard.path} cannot be trained on: {found}. Encode again into another folder (`stableavatar "
                     "encode-data`), or give the model whose VAE, text, image and audio encoder were used."
