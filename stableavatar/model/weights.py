@@ -164,7 +164,12 @@ def weights_hash(preset: Preset) -> str:
         return _hash(["random-1", weights.seed, *sizes])
     if isinstance(weights, PublishedWeights):
         return _hash(["published-1", hash_files(weights.layout, weights.transformer)])
-    return _hash(["saved-1", weights_hash(replace(preset, weights=weights.base)), _contents(weights.files), *sizes])
+    base = weights.base  # of which only the parts without a file of their own have a say
+    if isinstance(base, PublishedWeights):
+        source = _hash(["published-1", hash_files(base.layout, base.transformer, without=weights.files)])
+    else:
+        source = weights_hash(replace(preset, weights=base))
+    return _hash(["saved-1", source, _contents(weights.files), *sizes])
 
 
 def encoders_hash(preset: Preset) -> str:
