@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Self
 
 import torch
@@ -11,7 +11,7 @@ import torch
 from manifests.redact import redacted
 from pipelines import storage
 from pipelines.stage import Row
-from pipelines.train_data import Skipped, look_at_held_out, training_clips
+from pipelines.train_data import Found, Skipped, look_at_held_out, training_clips
 from pipelines.train_encode import CPU_THREADS, encode_window
 from pipelines.workers import Capacity, Pool, cluster, flow
 from stableavatar.errors import BadInput
@@ -24,6 +24,8 @@ from stableavatar.training.order import seed_of
 from stableavatar.training.shards import EncodedWindows, is_encoded, write_shard
 from stableavatar.training.sources import start_of
 from stableavatar.training.start import preset_of
+
+HELD_OUT = "held-out"  # folder in a run's output: clips that are held out, encoded
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,6 +115,22 @@ def encode_data(
     return EncodeReport(
         output=output, num_clips=len(clips) - len(failed), num_before=num_before, skipped=tuple(skipped)
     )
+
+
+def encode_held_out(config: TrainingConfig, preset: Preset, found: Found, capacity: Capacity) -> Found:
+    """The same, with the clips encoded that a run is measured on; those that cannot be are skipped."""
+    if not found.held_out or config.task != "avatar":
+        return found
+    uri = held_out_uri(config, found)
+    _, failed = encode_clips(found.held_out, preset, Windows.of(config), uri, capacity)
+    is_there = len(failed) < len(found.held_out)
+    return replace(found, held_out_at=uri if is_there else "", skipped=(*found.skipped, *failed))
+
+
+def held_out_uri(config: TrainingConfig, found: Found) -> str:
+    """Where the clips that are held out lie encoded: elsewhere for other clips, or for other encoders."""
+    words = json.dumps([config.data.num_latents, found.encoders, [clip.stamp for clip in found.held_out]])
+    return storage.join(config.output, f"{HELD_OUT}/{hashlib.sha256(words.encode()).hexdigest()[:16]}")
 
 
 def encode_clips(

@@ -19,7 +19,7 @@ from ray.train.torch import TorchConfig, TorchTrainer, get_device
 from manifests.redact import redacted
 from pipelines import scratch, storage, train_checkpoint
 from pipelines.curve import Curve, Silent
-from pipelines.encode_data import Windows, encode_clips
+from pipelines.encode_data import encode_held_out
 from pipelines.lease import Lease, LeaseLost, is_held_by
 from pipelines.terminal import RunError
 from pipelines.train_data import (
@@ -28,13 +28,13 @@ from pipelines.train_data import (
     batches,
     find_data,
     held_out_source,
-    held_out_uri,
     loads_clips,
     samples_of,
+    write_skipped,
 )
 from pipelines.train_run import FILE as NOTED
 from pipelines.train_run import claim, look_first
-from pipelines.validate import Validation
+from pipelines.validate import Validation, check_validation
 from pipelines.workers import Capacity, ClusterError, cluster
 from stableavatar.errors import BadInput, WeightsError
 from stableavatar.presets import PRESETS
@@ -72,15 +72,16 @@ def train(config: TrainingConfig, *, on_skipped: Callable[[tuple[Skipped, ...]],
 
     Args:
         config: the run. Its `output` holds everything that it leaves.
-        on_skipped: told at once which clips are left out.
+        on_skipped: told which clips are left out, as soon as that is known.
 
     Raises:
-        BadInput: there is nothing to train on, or the output holds another run.
+        BadInput, ManifestError: there is nothing to train on or to look at, or the output holds another run.
         WeightsError: the weights to start from are missing or damaged.
         StorageError, LeaseError, ClusterError, TrainingFailed: it cannot begin, or cannot go on.
     """
     config = with_absolute_paths(config)
     preset = preset_of(config)
+    check_validation(config)
     storage.check_writable(config.output)
     with Lease(config.output) as lease, cluster(num_cpus_wanted(config)) as capacity:
         require_workers(config, capacity)
@@ -90,8 +91,11 @@ def train(config: TrainingConfig, *, on_skipped: Callable[[tuple[Skipped, ...]],
         claim(config, samples_of(found), start=start_hash(config, preset), encoders=found.encoders)
         before = train_checkpoint.newest(config.output)
         step = before.step if before else 0
-        if found.held_out and config.task == "avatar":
-            encode_clips(found.held_out, preset, Windows.of(config), held_out_uri(config, found), capacity)
+        num_told = len(found.skipped)
+        found = encode_held_out(config, preset, found, capacity)
+        if late := found.skipped[num_told:]:
+            write_skipped(config.output, found.skipped)
+            on_skipped(late)
         if not is_finished(config):
             _fit(config, found, lease)
     return TrainReport(

@@ -1,12 +1,11 @@
 """What a training run reads: its clips looked at once, by tasks all over the cluster, and batches for each worker."""
 
-import hashlib
 import json
 import logging
 import posixpath
 from collections.abc import Generator, Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Self
 
 import ray
 
@@ -24,10 +23,9 @@ from stableavatar.training.objective import Source
 from stableavatar.training.order import Order, Place
 from stableavatar.training.places import plain
 from stableavatar.training.shards import EncodedWindows, is_encoded
-from stableavatar.training.sources import Encoded, num_frames_needed, sizes_of, source_of
+from stableavatar.training.sources import Encoded, num_frames_needed, num_pixels_needed, sizes_of, source_of
 
 SKIPPED = "skipped.jsonl"
-HELD_OUT = "held-out"  # clips that are held out, encoded
 CHUNK = 16  # clips that one task looks at
 
 logger = logging.getLogger(__name__)
@@ -42,11 +40,32 @@ class Skipped:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Fit:
+    """What a clip must be for a run."""
+
+    num_frames: int
+    num_pixels: int  # of each side
+    sizes: tuple[tuple[int, int], ...]  # width and height; none: all do
+    missing_masks: str
+
+    @classmethod
+    def of(cls, config: TrainingConfig, preset: Preset) -> Self:
+        """For this run."""
+        return cls(
+            num_frames=num_frames_needed(config),
+            num_pixels=num_pixels_needed(config),
+            sizes=(config.data.sizes or preset.sizes) if config.task == "avatar" else (),
+            missing_masks=config.data.missing_masks,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
 class Found:
     """What there is to train on."""
 
     clips: tuple[Clip, ...] = ()
     held_out: tuple[Clip, ...] = ()
+    held_out_at: str = ""  # where these lie encoded
     skipped: tuple[Skipped, ...] = ()
     shards: tuple[str, ...] = ()  # names of the files of encoded windows
     encoders: str = ""  # hash of the frozen networks, and of what is silence to them
@@ -152,28 +171,29 @@ def find_shards(config: TrainingConfig, held_out: HeldOut, encoders: str) -> tup
 
 def inspect_clips(folders: Sequence[str], config: TrainingConfig, preset: Preset) -> tuple[list[Clip], list[Skipped]]:
     """The clips that a run can use, and the others."""
-    sizes = (config.data.sizes or preset.sizes) if config.task == "avatar" else ()
     look = ray.remote(num_cpus=1, max_retries=3)(_inspect)
-    tasks = [
-        look.remote(chunk, num_frames_needed(config), config.data.missing_masks, sizes)
-        for chunk in (folders[at : at + CHUNK] for at in range(0, len(folders), CHUNK))
-    ]
+    fit = Fit.of(config, preset)
+    tasks = [look.remote(chunk, fit) for chunk in (folders[at : at + CHUNK] for at in range(0, len(folders), CHUNK))]
     found = [one for several in ray.get(tasks) for one in several]
     return [one for one in found if isinstance(one, Clip)], [one for one in found if isinstance(one, Skipped)]
 
 
-def _inspect(
-    folders: Iterable[str], num_frames: int, missing_masks: str, sizes: Sequence[tuple[int, int]]
-) -> list[Clip | Skipped]:
-    return [_inspect_one(folder, num_frames, missing_masks, sizes) for folder in folders]
+def _inspect(folders: Iterable[str], fit: Fit) -> list[Clip | Skipped]:
+    return [inspect_one(folder, fit) for folder in folders]
 
 
-def _inspect_one(folder: str, num_frames: int, missing_masks: str, sizes: Sequence[tuple[int, int]]) -> Clip | Skipped:
+def inspect_one(folder: str, fit: Fit) -> Clip | Skipped:
+    """A clip, or why it is none for a run."""
     try:
-        clip = inspect_clip(folder, num_frames, missing_masks=missing_masks)
-        if sizes and (clip.width, clip.height) not in sizes:
-            known = ", ".join(f"{width}x{height}" for width, height in sizes)
-            raise BadInput(f"{folder} has {clip.width}x{clip.height} pixels, which is none of {known} (data.sizes).")
+        clip = inspect_clip(folder, fit.num_frames, missing_masks=fit.missing_masks)
+        size = f"{folder} has {clip.width}x{clip.height} pixels"
+        if fit.sizes and (clip.width, clip.height) not in fit.sizes:
+            known = ", ".join(f"{width}x{height}" for width, height in fit.sizes)
+            raise BadInput(f"{size}, which is none of {known} (data.sizes).")
+        if min(clip.width, clip.height) < fit.num_pixels:
+            raise BadInput(
+                f"{size}, and a crop has {fit.num_pixels} a side (vae.windows). Leave it out, or lower that."
+            )
     except BadInput as error:
         return Skipped(folder=folder, reason=redacted(str(error)))
     return clip
@@ -199,18 +219,12 @@ def loads_clips(config: TrainingConfig) -> bool:
     return config.task == "avatar" and not config.data.encoded
 
 
-def held_out_uri(config: TrainingConfig, found: Found) -> str:
-    """Where the clips that are held out lie encoded: elsewhere for other clips, or for other encoders."""
-    words = json.dumps([config.data.num_latents, found.encoders, [clip.stamp for clip in found.held_out]])
-    return storage.join(config.output, f"{HELD_OUT}/{hashlib.sha256(words.encode()).hexdigest()[:16]}")
-
-
 def held_out_source(config: TrainingConfig, found: Found) -> Source | None:
     """What a run is measured on and never trained on."""
     if config.task != "avatar":
         return source_of(config, found.held_out) if found.held_out else None
     folders = [root for root in config.data.held_out if is_encoded(root)]
-    folders += [held_out_uri(config, found)] if found.held_out else []
+    folders += [found.held_out_at] if found.held_out_at else []
     return Encoded(folders, config.data.num_latents, config.data.sizes) if folders else None
 
 

@@ -5,8 +5,11 @@ from pathlib import Path
 import pytest
 import torch
 
+from pipelines import encode_data as encode_stage
 from pipelines import storage
-from pipelines.encode_data import Windows, encode_data, shard_name
+from pipelines.encode_data import Windows, encode_data, encode_held_out, held_out_uri, shard_name
+from pipelines.train_data import Found, Skipped, held_out_source
+from pipelines.workers import Capacity
 from stableavatar.drawn.clips import write_data_set
 from stableavatar.errors import BadInput
 from stableavatar.model.weights import encoders_hash
@@ -48,6 +51,18 @@ def test_windows_of_other_encoders_are_not_added_to(tmp_path: Path) -> None:
     write_shard(str(tmp_path), [row], "a", "0123")
     with pytest.raises(BadInput, match=r"a\.parquet .*other networks.*another folder"):
         encode_data(small_config(data=Data(clips=("unused",))), str(tmp_path))
+
+
+def test_held_out_clips_that_cannot_be_encoded_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    clips = tuple(Clip(folder=f"/data/{name}", width=32, height=32, num_frames=9, prompt="") for name in "ab")
+    config, found = small_config(output="/out"), Found(held_out=clips, skipped=(Skipped(folder="c", reason="short"),))
+    for num_failed in (0, 1, 2):
+        failed = [Skipped(folder=clip.folder, reason="gone") for clip in clips[:num_failed]]
+        monkeypatch.setattr(encode_stage, "encode_clips", lambda *_, failed=failed: (0, failed))
+        encoded = encode_held_out(config, tiny(), found, Capacity(num_cpus=1, num_gpus=0))
+        assert encoded.skipped == (*found.skipped, *failed)
+        assert encoded.held_out_at == (held_out_uri(config, found) if num_failed < 2 else "")
+    assert held_out_source(config, encoded) is None
 
 
 @pytest.mark.slow

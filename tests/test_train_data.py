@@ -6,11 +6,22 @@ from typing import Any
 
 import pytest
 
-from pipelines.train_data import Found, find_held_out, find_shards, held_out_uri, samples_of, training_folders
+from pipelines.encode_data import held_out_uri
+from pipelines.train_data import (
+    Fit,
+    Found,
+    Skipped,
+    find_held_out,
+    find_shards,
+    inspect_one,
+    samples_of,
+    training_folders,
+)
+from stableavatar.drawn.clips import write_data_set
 from stableavatar.errors import BadInput
 from stableavatar.model.weights import encoders_hash
 from stableavatar.training.clips import Clip
-from stableavatar.training.config import Data
+from stableavatar.training.config import Data, VaeOptions
 from stableavatar.training.shards import as_row, write_shard
 from tests.training import PRESET, small_config, small_sample, write_encoded
 
@@ -62,10 +73,19 @@ def test_windows_of_a_clip_that_is_held_out_elsewhere_are_refused(tmp_path: Path
 def test_what_is_held_out_is_encoded_again_where_it_has_changed() -> None:
     clip = Clip(folder="/data/a", width=32, height=32, num_frames=9, prompt="", content="0123")
     moved, changed = replace(clip, folder="/moved/a"), replace(clip, content="4567")
-    here, there, again = (held_out_uri(small_config(), Found(held_out=(one,))) for one in (clip, moved, changed))
-    assert here == there != again
-    here, there, again = (samples_of(Found(clips=(one,))) for one in (clip, moved, changed))
-    assert here == there != again
+    uris = [held_out_uri(small_config(), Found(held_out=(one,))) for one in (clip, moved, changed)]
+    assert uris[0] == uris[1] != uris[2]
+    samples = [samples_of(Found(clips=(one,))) for one in (clip, moved, changed)]
+    assert samples[0] == samples[1] != samples[2]
+
+
+def test_a_clip_that_is_smaller_than_a_crop_is_skipped(tmp_path: Path) -> None:
+    (folder,) = write_data_set(str(tmp_path), 1, size=(64, 96), num_frames=9)
+    config = small_config(task="vae", vae=VaeOptions(windows=((1, 80), (5, 32)), first_windows=((1, 32),)))
+    found = inspect_one(folder, Fit.of(config, PRESET))
+    assert isinstance(found, Skipped) and "64x96 pixels, and a crop has 80 a side (vae.windows)" in found.reason
+    small = replace(config, vae=VaeOptions(windows=((5, 32),)))
+    assert isinstance(inspect_one(folder, Fit.of(small, PRESET)), Clip)
 
 
 @pytest.mark.parametrize("other", ["{}/train/", "{}/./train", "file://{}/train"])

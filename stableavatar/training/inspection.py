@@ -40,7 +40,7 @@ def inspect_clip(folder: str, num_frames: int, *, missing_masks: str = "skip") -
         if _count(pictures[name]) < there:
             raise BadInput(f"{folder}: {name}/ has fewer masks than images/ has frames; {PREPARE}.")
     film, speech = _check_film(folder, there), _check_sound(folder, there)
-    recording = hashlib.sha256(film + hashlib.sha256(speech).digest()).hexdigest()
+    recording = hashlib.sha256(film + hashlib.sha256(speech.tobytes()).digest()).hexdigest()
     width, height = read_image(join(folder, "images/frame_0.png")).size
     return Clip(
         folder=folder,
