@@ -22,7 +22,7 @@ from pipelines.cli import main
 from pipelines.lease import Lease, lease_uri
 from pipelines.lines import read_lines
 from pipelines.terminal import BAD_CONFIG
-from pipelines.train import TrainingFailed, train, train_on_worker
+from pipelines.train import Clock, TrainingFailed, train, train_on_worker
 from pipelines.train_data import SKIPPED, Found, batches
 from pipelines.train_run import claim
 from stableavatar.checkpoints.tensorfile import open_tensors
@@ -250,6 +250,20 @@ def test_a_run_whose_output_was_taken_over_leaves_it_alone(
     assert train_checkpoint.newest(config.output) is None
     (events,) = (tmp_path / "tensorboard").iterdir()
     assert b"gradient_norm" not in events.read_bytes()
+
+
+def test_checkpoints_come_after_so_many_steps_or_minutes(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr("pipelines.train.time.monotonic", lambda: now[0])
+    clock = Clock(small_config(num_steps=40, checkpoint_every=13, checkpoint_minutes=2.0, log_every=5))
+    saved = []
+    for step in range(1, 41):
+        now[0] += 13.0  # two minutes are over after ten steps; that is asked for at every fifth
+        if clock.is_time(step):
+            saved.append(step)
+    assert saved == [10, 13, 25, 26, 39, 40]
+    steps_alone = Clock(small_config(num_steps=50, checkpoint_every=20))
+    assert [step for step in range(1, 51) if steps_alone.is_time(step)] == [20, 40, 50]
 
 
 def test_a_file_that_no_run_understands_is_refused_with_the_key(
