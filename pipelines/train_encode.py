@@ -7,6 +7,8 @@ whether it is resumed or not, and as if the windows had been encoded before.
 from collections.abc import Generator, Sequence
 from typing import Any
 
+import numpy as np
+import pyarrow as pa
 import ray
 import torch
 from ray.data import ActorPoolStrategy, Dataset
@@ -102,9 +104,10 @@ def draws_dataset(
     config: TrainingConfig, clips: Sequence[Clip], order: Order, start: int, num_batches: int, place: Place
 ) -> Dataset:
     """The dataset of a worker: its draws, in order."""
-    numbers = ray.data.range(num_batches * config.batch_size, override_num_blocks=min(num_batches, MAX_BLOCKS))
+    # Blocks that are there already: tasks that made them would ask for a CPU beside those of workers and loaders.
+    numbers = np.array_split(np.arange(num_batches * config.batch_size), min(num_batches, MAX_BLOCKS))
     rows = through_actors(
-        numbers,
+        ray.data.from_arrow([pa.table({"id": some}) for some in numbers]),
         EncodeDraws,
         (config, ray.put(clips), order, start, place),
         ActorPoolStrategy(size=config.data.num_loaders),
