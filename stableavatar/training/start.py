@@ -13,7 +13,7 @@ from stableavatar.checkpoints.tensorfile import open_tensors
 from stableavatar.errors import WeightsError
 from stableavatar.model.names import is_vocal
 from stableavatar.model.networks import AUDIO, TRANSFORMER, VAE
-from stableavatar.model.weights import Component, load_network, matched, part_content, random_network
+from stableavatar.model.weights import Component, empty_network, load_network, matched, part_content, random_network
 from stableavatar.presets import Preset, PublishedWeights, find_preset
 from stableavatar.training.config import TrainingConfig
 
@@ -47,6 +47,11 @@ def starting_network(config: TrainingConfig, preset: Preset) -> nn.Module:
     else:
         network = load_network(component, preset, "cpu", torch.float32)
     return network.train().requires_grad_(True)
+
+
+def hollow_network(config: TrainingConfig, preset: Preset) -> nn.Module:
+    """The same without weights, which takes no memory: for workers that get them from another."""
+    return empty_network(_COMPONENTS[config.task], preset).train().requires_grad_(True)
 
 
 def start_hash(config: TrainingConfig, preset: Preset) -> str:
