@@ -40,7 +40,7 @@ def inspect_clip(folder: str, num_frames: int, *, missing_masks: str = "skip") -
         if _count(pictures[name]) < there:
             raise BadInput(f"{folder}: {name}/ has fewer masks than images/ has frames; {PREPARE}.")
     film, speech = _check_film(folder, there), _check_sound(folder, there)
-    recording = hashlib.sha256(film + hashlib.sha256(speech.tobytes()).digest()).hexdigest()
+    recording = hashlib.sha256(film + hashlib.sha256(speech.tobytes()).digest()).hexdigest()[:32]
     width, height = read_image(join(folder, "images/frame_0.png")).size
     return Clip(
         folder=folder,
@@ -52,7 +52,7 @@ def inspect_clip(folder: str, num_frames: int, *, missing_masks: str = "skip") -
         gain=speech_gain(speech),
         recording=recording,
         # Pictures are not read for this, there are thousands: others have other sizes.
-        content=hashlib.sha256(json.dumps([recording, pictures], sort_keys=True).encode()).hexdigest(),
+        content=hashlib.sha256(json.dumps([recording, pictures], sort_keys=True).encode()).hexdigest()[:32],
     )
 
 
