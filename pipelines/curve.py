@@ -4,8 +4,8 @@ import importlib.util
 import logging
 import os
 import time
-from collections.abc import Mapping
-from contextlib import ExitStack, suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -14,6 +14,8 @@ from torch.utils.tensorboard import SummaryWriter
 
 from pipelines import scratch, storage
 from pipelines.lines import read_lines, write_lines
+from pipelines.retries import patience
+from stableavatar.errors import StorageError
 from stableavatar.training.config import TrainingConfig, as_values
 
 METRICS, VALIDATION = "metrics.jsonl", "validation.jsonl"
@@ -26,13 +28,28 @@ Numbers = Mapping[str, float]
 class Curve:
     """The numbers of a run, kept by its first worker. Use as a context manager."""
 
-    def __init__(self, config: TrainingConfig, step: int, pending: Mapping[str, Any] | None = None):
-        """Go on after `step`: later lines, of work that was lost, go. `pending`: as the checkpoint has noted it."""
-        self.config = config
+    def __init__(
+        self,
+        config: TrainingConfig,
+        step: int,
+        pending: Mapping[str, Any] | None = None,
+        *,
+        is_ours: Callable[[], bool] = lambda: True,
+    ):
+        """Go on after `step`: later lines, of work that was lost, go.
+
+        Args:
+            config: the run.
+            step: that is done.
+            pending: as the checkpoint has noted it.
+            is_ours: whether the output is still this run's to write to. Asked before each time.
+        """
+        self.config, self._is_ours = config, is_ours
         self.metrics = Lines(storage.join(config.output, METRICS), step)
         self.validation = Lines(storage.join(config.output, VALIDATION), step)
         self._board = Board(config.output, step)
         self._wandb = _start_wandb(config)
+        self._unshown: list[tuple[int, Numbers]] = []
         self._sums, self._count = dict((pending or {}).get("sums", {})), (pending or {}).get("count", 0)
         self._first_step, self._began, self._written, self._said = step, time.monotonic(), 0.0, 0.0
         self._last = (step, self._began)
@@ -45,7 +62,8 @@ class Curve:
             self.write()
         self._board.close()
         if self._wandb:
-            self._wandb.finish()
+            with _only_shown("W&B"):
+                self._wandb.finish()
 
     @property
     def pending(self) -> dict[str, Any]:
@@ -63,28 +81,35 @@ class Curve:
         (last, then), now = self._last, time.monotonic()
         self._last = (step, now)
         self.metrics.add({"step": step, **means, "s_per_step": (now - then) / max(1, step - last)})
-        self._show(step, means)
+        self._unshown.append((step, means))
         self._say(step, means["loss"])
         if now - self._written > WRITE_EVERY_S:
-            self.write()
+            try:
+                with patience(WRITE_EVERY_S):
+                    self.write()
+            except (StorageError, OSError) as error:  # the training is worth more; a checkpoint asks for it again
+                logger.warning("step %d: the curve could not be written: %s", step, error)
 
     def add_validation(self, step: int, values: Numbers) -> None:
         """What was measured beside the training after a step."""
         self.validation.add({"step": step, **values})
-        self._show(step, {f"validation/{name}": value for name, value in values.items()})
+        self._unshown.append((step, {f"validation/{name}": value for name, value in values.items()}))
         logger.info("step %d, validation: %s", step, ", ".join(f"{k} {v:.4g}" for k, v in values.items()))
 
     def write(self) -> None:
-        """Everything so far to the store. Raises StorageError."""
+        """Everything so far to the store, as long as the output is this run's. Raises StorageError, OSError."""
         self._written = time.monotonic()
+        if not self._is_ours():
+            return
         self.metrics.write()
         self.validation.write()
+        unshown, self._unshown = self._unshown, []
+        for step, values in unshown:
+            self._board.add(step, values)
+            if self._wandb:
+                with _only_shown("W&B"):
+                    self._wandb.log(dict(values), step=step)
         self._board.publish()
-
-    def _show(self, step: int, values: Numbers) -> None:
-        self._board.add(step, values)
-        if self._wandb:
-            self._wandb.log(dict(values), step=step)
 
     def _say(self, step: int, loss: float) -> None:
         now = time.monotonic()
@@ -146,7 +171,7 @@ class Board:
         self._is_elsewhere, self._open = local is None, ExitStack()
         self.folder = local or self._open.enter_context(scratch.folder())
         Path(self.folder).mkdir(parents=True, exist_ok=True)
-        self._writer = SummaryWriter(self.folder, purge_step=step + 1 if step else None)
+        self._writer = SummaryWriter(self.folder, purge_step=step + 1)
 
     def add(self, step: int, values: Numbers) -> None:
         """The numbers after a step."""
@@ -174,7 +199,18 @@ def _start_wandb(config: TrainingConfig) -> Any:
     import wandb
 
     name = hashlib.sha256(config.output.encode()).hexdigest()[:16]  # the same after a kill
-    return wandb.init(
-        project=os.environ.get("WANDB_PROJECT", "stableavatar"), id=name, name=config.name, resume="allow",
-        config=as_values(config),
-    )  # fmt: skip
+    with _only_shown("W&B"):
+        return wandb.init(
+            project=os.environ.get("WANDB_PROJECT", "stableavatar"), id=name, name=config.name, resume="allow",
+            config=as_values(config),
+        )  # fmt: skip
+    return None
+
+
+@contextmanager
+def _only_shown(where: str) -> Iterator[None]:
+    """Whatever a service raises that only shows the run is a line in the log: the training is worth more."""
+    try:
+        yield
+    except Exception:
+        logger.exception("the run cannot be shown in %s", where)

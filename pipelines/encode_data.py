@@ -3,27 +3,29 @@
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Self
 
 import torch
 
 from manifests.redact import redacted
 from pipelines import storage
 from pipelines.stage import Row
-from pipelines.train_data import Skipped, find_held_out, inspect_clips, training_folders
+from pipelines.train_data import Found, Skipped, look_at_held_out, training_clips
 from pipelines.train_encode import CPU_THREADS, encode_window
 from pipelines.workers import Capacity, Pool, cluster, flow
 from stableavatar.errors import BadInput
-from stableavatar.model.weights import encoders_hash
+from stableavatar.model.conditions import PAUSE_RMS
 from stableavatar.presets import Preset
 from stableavatar.training.clips import Clip
 from stableavatar.training.config import TrainingConfig
-from stableavatar.training.encode import Encoder
+from stableavatar.training.encode import Encoder, encoding_hash, pause_rms
 from stableavatar.training.order import seed_of
 from stableavatar.training.shards import EncodedWindows, is_encoded, write_shard
 from stableavatar.training.sources import start_of
 from stableavatar.training.start import preset_of
+
+HELD_OUT = "held-out"  # folder in a run's output: clips that are held out, encoded
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +35,14 @@ class Windows:
     num_latents: int
     seed: int
     per_clip: int = 1  # each starts elsewhere; fewer where a clip has no more
+    least_rms: float = PAUSE_RMS  # of a speech that is heard
+
+    @classmethod
+    def of(cls, config: TrainingConfig, per_clip: int = 1) -> Self:
+        """Those that a run takes."""
+        return cls(
+            num_latents=config.data.num_latents, seed=config.seed, per_clip=per_clip, least_rms=pause_rms(config)
+        )
 
     def seeds(self, clip: Clip) -> list[int]:
         """The seeds of a clip's windows, each of which begins at another frame."""
@@ -55,7 +65,7 @@ class EncodeClip:
     """In: `clip`, the number of one, and `name`, that of its file. Out: the same and `error`, empty if all is well."""
 
     def __init__(self, preset: Preset, clips: Sequence[Clip], windows: Windows, output: str, encoders: str):
-        self.encoder = Encoder.load(preset, "cuda" if torch.cuda.is_available() else "cpu")
+        self.encoder = Encoder.load(preset, "cuda" if torch.cuda.is_available() else "cpu", windows.least_rms)
         self.clips, self.windows, self.output, self.encoders = clips, windows, output, encoders
 
     def __call__(self, row: Row) -> Row:
@@ -83,17 +93,21 @@ def encode_data(
         num_clips: only the first ones.
 
     Raises:
-        BadInput: no clip can be used, or other networks have encoded what is in `output`.
+        BadInput: no clip can be used, or what is in `output` was encoded by other networks, or of the same clips in
+            another way.
         WeightsError, StorageError, ClusterError: it cannot begin.
     """
     output, preset = storage.absolute(output), preset_of(config)
     storage.check_writable(output)
-    if is_encoded(output):  # what a run would refuse in the end is not begun
-        EncodedWindows([output]).require_encoders(encoders_hash(preset))
-    windows = Windows(num_latents=config.data.num_latents, seed=config.seed, per_clip=per_clip)
+    windows = Windows.of(config, per_clip)
+    encoders = encoding_hash(preset, windows.least_rms)
+    before = EncodedWindows([output] if is_encoded(output) else [])
+    before.require_encoders(encoders)  # what a run would refuse in the end is not begun
     with cluster() as capacity:
-        folders = training_folders(config.data, find_held_out(config.data))
-        clips, skipped = inspect_clips(folders[:num_clips], config, preset)
+        held_out, _ = look_at_held_out(config, preset)
+        clips, skipped = training_clips(config, preset, held_out, num_clips)
+        names = {shard_name(clip, windows, encoders) for clip in clips}
+        before.refuse_others(names, {clip.folder for clip in clips}, {clip.recording for clip in clips})
         num_before, failed = encode_clips(clips, preset, windows, output, capacity)
     skipped += failed
     if not storage.names_in(output):
@@ -103,16 +117,30 @@ def encode_data(
     )
 
 
+def encode_held_out(config: TrainingConfig, preset: Preset, found: Found, capacity: Capacity) -> Found:
+    """The same, with the clips encoded that a run is measured on; those that cannot be are skipped."""
+    if not found.held_out or config.task != "avatar":
+        return found
+    uri = held_out_uri(config, found)
+    _, failed = encode_clips(found.held_out, preset, Windows.of(config), uri, capacity)
+    is_there = len(failed) < len(found.held_out)
+    return replace(found, held_out_at=uri if is_there else "", skipped=(*found.skipped, *failed))
+
+
+def held_out_uri(config: TrainingConfig, found: Found) -> str:
+    """Where the clips that are held out lie encoded: elsewhere for other clips, or for other encoders."""
+    words = json.dumps([config.data.num_latents, found.encoders, [clip.stamp for clip in found.held_out]])
+    return storage.join(config.output, f"{HELD_OUT}/{hashlib.sha256(words.encode()).hexdigest()[:16]}")
+
+
 def encode_clips(
     clips: Sequence[Clip], preset: Preset, windows: Windows, output: str, capacity: Capacity
 ) -> tuple[int, list[Skipped]]:
     """Write a file for each clip that has none. Gives how many had one, and the clips that cannot be encoded."""
-    encoders = encoders_hash(preset)
-    names = [shard_name(clip, windows, encoders) for clip in clips]
+    encoders = encoding_hash(preset, windows.least_rms)
+    names = {shard_name(clip, windows, encoders): number for number, clip in enumerate(clips)}  # of copies one is taken
     there = set(storage.names_in(output))
-    rows: list[dict[str, Any]] = [
-        {"clip": n, "name": name} for n, name in enumerate(names) if f"{name}.parquet" not in there
-    ]
+    rows: list[Row] = [{"clip": n, "name": name} for name, n in names.items() if f"{name}.parquet" not in there]
     pool = Pool(
         stage=EncodeClip,
         args=(preset, clips, windows, output, encoders),
@@ -123,11 +151,10 @@ def encode_clips(
     errors: dict[int, str] = {row["clip"]: row["error"] for row in flow(rows, [pool])}
     lost = "its encoder died again and again: look at the log"
     failed = {row["clip"]: errors.get(row["clip"], lost) for row in rows if errors.get(row["clip"], lost)}
-    return len(clips) - len(rows), [Skipped(folder=clips[n].folder, reason=why) for n, why in failed.items()]
+    return len(names) - len(rows), [Skipped(folder=clips[n].folder, reason=why) for n, why in failed.items()]
 
 
 def shard_name(clip: Clip, windows: Windows, encoders: str) -> str:
-    """The name of a clip's file, made from everything that is in it."""
-    words: list[Any] = [clip.folder, clip.num_frames, clip.width, clip.height, clip.prompt, clip.missing_masks]
-    words += [encoders, windows.num_latents, *windows.seeds(clip)]
+    """The name of a clip's file, made from everything that is in it. Where the clip lies does not matter."""
+    words = [clip.stamp, encoders, windows.num_latents, *windows.seeds(clip)]
     return f"{clip.id}-{hashlib.sha256(json.dumps(words).encode()).hexdigest()[:16]}"

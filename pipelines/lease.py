@@ -213,8 +213,8 @@ def _holder(look: Look) -> str:
 
 def _refusal(output: str, look: Look) -> str:
     return (
-        f"{output}: {_holder(look)}. Wait for it to end, or stop it; "
-        f"`stableavatar status {output}` tells how far it is. Or give another --output."
+        f"{output}: {_holder(look)}. Wait for it to end, stop it, or give this one another output. "
+        f"Of videos `stableavatar status {output}` tells how far it is."
     )
 
 

@@ -20,7 +20,7 @@ from pipelines.workers import ROW_ATTEMPTS, Capacity, Pool, cluster, flow
 from stableavatar.errors import BadInput, Quarantined, RowError
 from stableavatar.preprocess.dataset import KEPT, MADE, ONES, SKIPPED, UNFINISHED, Rules, prepare_video
 from stableavatar.preprocess.landmarks import load_landmarks
-from stableavatar.preprocess.layout import write_lists
+from stableavatar.preprocess.layout import clip_name, write_lists
 from stableavatar.preprocess.masks import Landmarks
 
 VIDEOS = (".mp4", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".mxf", ".m4v", ".flv", ".wmv")
@@ -115,8 +115,8 @@ def prepare_data(references: Sequence[str], output: str, options: Options) -> li
                 saved_at = time.monotonic()
         lease.check()
         new = {video: lost(video) if lines is LOST else lines for video, lines in new.items()}
-        write_report(root, report | new)
-        write_lists(root)
+        write_report(root, report := report | new)
+        write_lists(root, valid_clips(report))
         shutil.rmtree(os.path.join(root, UNFINISHED), ignore_errors=True)
     return [line for lines in new.values() for line in lines]
 
@@ -160,6 +160,12 @@ def read_report(root: str) -> dict[str, list[Line]]:
 def write_report(root: str, report: Mapping[str, list[Line]]) -> None:
     """Write the report, whole or not at all."""
     write_lines((line for video in sorted(report) for line in report[video]), storage.join(root, REPORT))
+
+
+def valid_clips(report: Mapping[str, list[Line]]) -> set[str]:
+    """The names of the clips that the report calls made or kept."""
+    lines = (line for lines in report.values() for line in lines)
+    return {clip_name(line["folder"]) for line in lines if line["status"] in (MADE, KEPT)}
 
 
 def _pools(root: str, options: Options, capacity: Capacity, num_videos: int) -> list[Pool]:

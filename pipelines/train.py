@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,8 @@ from ray.train.torch import TorchConfig, TorchTrainer, get_device
 from manifests.redact import redacted
 from pipelines import scratch, storage, train_checkpoint
 from pipelines.curve import Curve, Silent
-from pipelines.encode_data import Windows, encode_clips
-from pipelines.lease import Lease, LeaseLost
+from pipelines.encode_data import encode_held_out
+from pipelines.lease import Lease, LeaseLost, is_held_by
 from pipelines.terminal import RunError
 from pipelines.train_data import (
     Found,
@@ -27,13 +28,13 @@ from pipelines.train_data import (
     batches,
     find_data,
     held_out_source,
-    held_out_uri,
     loads_clips,
     samples_of,
+    write_skipped,
 )
 from pipelines.train_run import FILE as NOTED
 from pipelines.train_run import claim, look_first
-from pipelines.validate import Validation
+from pipelines.validate import Validation, check_validation
 from pipelines.workers import Capacity, ClusterError, cluster
 from stableavatar.errors import BadInput, WeightsError
 from stableavatar.presets import PRESETS
@@ -41,7 +42,7 @@ from stableavatar.training.config import TrainingConfig
 from stableavatar.training.order import Place
 from stableavatar.training.sources import source_of
 from stableavatar.training.spread import agreed, wait_for_all
-from stableavatar.training.start import preset_of
+from stableavatar.training.start import preset_of, start_hash
 from stableavatar.training.trainer import Trainer
 
 FATAL = "fatal.json"  # why trying again cannot help
@@ -71,27 +72,30 @@ def train(config: TrainingConfig, *, on_skipped: Callable[[tuple[Skipped, ...]],
 
     Args:
         config: the run. Its `output` holds everything that it leaves.
-        on_skipped: told at once which clips are left out.
+        on_skipped: told which clips are left out, as soon as that is known.
 
     Raises:
-        BadInput: there is nothing to train on, or the output holds another run.
+        BadInput, ManifestError: there is nothing to train on or to look at, or the output holds another run.
         WeightsError: the weights to start from are missing or damaged.
         StorageError, LeaseError, ClusterError, TrainingFailed: it cannot begin, or cannot go on.
     """
     config = with_absolute_paths(config)
     preset = preset_of(config)
+    check_validation(config)
     storage.check_writable(config.output)
     with Lease(config.output) as lease, cluster(num_cpus_wanted(config)) as capacity:
         require_workers(config, capacity)
         look_first(config)
         found = find_data(config, preset)
         on_skipped(found.skipped)
-        claim(config, samples_of(found))
+        claim(config, samples_of(found), start=start_hash(config, preset), encoders=found.encoders)
         before = train_checkpoint.newest(config.output)
         step = before.step if before else 0
-        if found.held_out and config.task == "avatar":
-            windows = Windows(num_latents=config.data.num_latents, seed=config.seed)
-            encode_clips(found.held_out, preset, windows, held_out_uri(config, found), capacity)
+        num_told = len(found.skipped)
+        found = encode_held_out(config, preset, found, capacity)
+        if late := found.skipped[num_told:]:
+            write_skipped(config.output, found.skipped)
+            on_skipped(late)
         if not is_finished(config):
             _fit(config, found, lease)
     return TrainReport(
@@ -146,8 +150,9 @@ def train_on_worker(given: dict[str, Any]) -> None:
     except LeaseLost as error:
         logger.error("%s", error)  # the driver says it too, and the output is no longer ours to write to
     except HOPELESS as error:
-        message = {"error": redacted(str(error))}
-        storage.write(json.dumps(message).encode(), storage.join(config.output, FATAL))
+        if is_held_by(config.output, given["holder"]):
+            message = {"error": redacted(str(error))}
+            storage.write(json.dumps(message).encode(), storage.join(config.output, FATAL))
         if not isinstance(error, FloatingPointError):  # which all workers meet together
             raise  # others may wait for this one: Ray ends them
 
@@ -159,6 +164,7 @@ def train_loop(config: TrainingConfig, found: Found, holder: str) -> None:
     torch.set_num_threads(config.workers.cpus_per_worker)
     if not storage.exists(storage.join(config.output, NOTED)):
         raise BadInput(f"{config.output} is not what the driver sees there: give a disk that all nodes share, or a URI")
+    train_checkpoint.require_lease(config.output, holder)
     trainer = Trainer(config, place, str(get_device()) if config.workers.use_gpu else "cpu")
     saved = agreed(train_checkpoint.newest(config.output))
     if saved:
@@ -167,16 +173,18 @@ def train_loop(config: TrainingConfig, found: Found, holder: str) -> None:
     validation = Validation(config, trainer, held_out_source(config, found))
     clock = Clock(config)
     with (
-        curve_of(config, place, saved) as curve,
+        curve_of(config, place, saved, holder) as curve,
         closing(batches(config, found.clips, trainer.position, num_batches, place)) as feed,
     ):
         while trainer.step < config.num_steps:
             curve.add(trainer.step + 1, trainer.train_step([next(feed) for _ in range(config.accumulate)]))
             if validation.is_due():
+                train_checkpoint.require_lease(config.output, holder)
                 curve.add_validation(trainer.step, validation.run())
             if clock.is_time(trainer.step):
                 curve.write()
                 train_checkpoint.save(trainer, config.output, curve.pending, config.keep_checkpoints, holder)
+        train_checkpoint.require_lease(config.output, holder)
         publish_model(trainer, found)
         curve.write()
 
@@ -198,11 +206,12 @@ class Clock:
         return due
 
 
-def curve_of(config: TrainingConfig, place: Place, saved: train_checkpoint.Saved | None) -> Curve | Silent:
+def curve_of(config: TrainingConfig, place: Place, saved: train_checkpoint.Saved | None, holder: str) -> Curve | Silent:
     """What keeps the run's numbers: the first worker does."""
     if place.rank != 0:
         return Silent()
-    return Curve(config, saved.step, saved.notes) if saved else Curve(config, 0)
+    step, notes = (saved.step, saved.notes) if saved else (0, {})
+    return Curve(config, step, notes, is_ours=partial(is_held_by, config.output, holder))
 
 
 def publish_model(trainer: Trainer, found: Found) -> None:

@@ -55,14 +55,19 @@ def save(trainer: Trainer, output: str, notes: Mapping[str, Any], keep: int, hol
     with _arriving_at(storage.join(folder_uri(output), name)) as folder:
         trainer.save(folder)
     wait_for_all()
-    if not agreed(is_held_by(output, holder)):
-        raise LeaseLost(f"another run has taken over {output}. What this run has finished is kept.")
+    require_lease(output, holder)
     if trainer.place.rank == 0:
         marker = {"folder": name, "step": trainer.step, "notes": notes}
         storage.write(json.dumps(marker).encode(), storage.join(folder_uri(output), f"{stem}.json"))
         for old in _markers(output)[:-keep]:
             storage.remove(storage.join(folder_uri(output), old))
         clean_up(output)
+
+
+def require_lease(output: str, holder: str) -> None:
+    """Raises LeaseLost if another run works on the output now. All workers call it, and meet it, together."""
+    if not agreed(is_held_by(output, holder)):
+        raise LeaseLost(f"another run has taken over {output}. What this run has finished is kept.")
 
 
 def clean_up(output: str) -> None:

@@ -24,18 +24,29 @@ FREE = frozenset(
     )
 )
 
+# What is not said by the configuration but found where it points to, and how a difference is told.
+SEEN_LATER = {
+    "samples": "the clips in its data are others than before",
+    "start weights": "the weights that it began with are others now",
+    "encoders": "the frozen networks of its model are others than before",
+}
 
-def claim(config: TrainingConfig, samples: list[Any]) -> None:
+
+def claim(config: TrainingConfig, samples: list[Any], *, start: str = "", encoders: str = "") -> None:
     """Note down what the run is; or see that the run that is there is the same.
 
-    `samples`: what it is trained on, in order, as anything that JSON can hold.
+    Args:
+        config: the run.
+        samples: what it is trained on, in order, as anything that JSON can hold.
+        start: hash of what it begins with.
+        encoders: hash of the frozen networks.
 
     Raises:
         BadInput: another run is there. The message names what differs.
         StorageError: the store refuses.
     """
     names = hashlib.sha256(json.dumps(samples, sort_keys=True).encode()).hexdigest()[:16]
-    mine = _described(config) | {"samples": names}
+    mine = _described(config) | {"samples": names, "start weights": start, "encoders": encoders}
     _require_same(config.output, mine)
     storage.write(json.dumps(mine, indent=1).encode(), storage.join(config.output, FILE))
 
@@ -68,10 +79,9 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     for key in sorted(old.keys() | new.keys()):
         if old.get(key) == new.get(key) or key in FREE or (key == "num_steps" and _may_go_on(old, new)):
             continue
-        if key == "samples":
-            if key not in new:
-                continue  # not looked at yet
-            found.append("the clips in its data are others than before")
+        if key in SEEN_LATER:
+            if key in new:
+                found.append(SEEN_LATER[key])
         else:
             found.append(f"{key} was {old.get(key)!r}, is {new.get(key)!r}")
     return found

@@ -1,7 +1,8 @@
 """Looking at a model while it is trained: the loss on what it never trains on, and videos with their metrics."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
@@ -11,9 +12,10 @@ from manifests.read import resolve
 from pipelines import cache, plan, scratch, storage
 from pipelines.lines import write_lines
 from pipelines.measure import columns
-from pipelines.stage import Row
+from pipelines.stage import Row, fail
 from stableavatar.choices import CHOICES
-from stableavatar.errors import RowError
+from stableavatar.errors import BadInput, RowError
+from stableavatar.model.lora import parse_loras
 from stableavatar.presets import saved
 from stableavatar.training.config import TrainingConfig
 from stableavatar.training.encode import Sample, collate
@@ -23,6 +25,7 @@ from stableavatar.training.order import Draw, Order, seed_of
 from stableavatar.training.spread import wait_for_all
 from stableavatar.training.trainer import Trainer
 
+BY_RENDER_ALONE = ("separate_vocals", "base_video", "segments")
 SPAN = ("width", "height", "start_s", "end_s", "audio_stream", "pad_before_s", "pad_after_s")
 
 logger = logging.getLogger(__name__)
@@ -76,6 +79,35 @@ class Validation:
             return {}
 
 
+def check_validation(config: TrainingConfig) -> None:
+    """Look at a run's validation manifest before it begins. Rows that cannot be made are told in the log.
+
+    Raises:
+        ManifestError, BadInput, StorageError: it cannot be read, or none of its rows can be made.
+    """
+    if not config.validation.manifest:
+        return
+    rows = validation_rows(config)
+    failed = [row["error"] for row in rows if row["status"] == "failed"]
+    for problem in failed:
+        logger.warning("validation, %s", problem)
+    if len(failed) == len(rows):
+        raise BadInput(f"validation.manifest: no row can be made. {failed[0]}")
+
+
+def validation_rows(config: TrainingConfig) -> list[Row]:
+    """The rows of a run's validation manifest. Those that ask for what only `render` does are failed."""
+    rows = plan.select_rows(plan.read_manifest(config.validation.manifest), None)
+    return [_refused(row) for row in rows]
+
+
+def _refused(row: Row) -> Row:
+    if row["status"] == "failed" or not (asked := [name for name in BY_RENDER_ALONE if row[name]]):
+        return row
+    problem = f"{asked[0]} is for `stableavatar render` alone. Give the finished sound as `audio`."
+    return fail(row, "read", BadInput.kind, problem)
+
+
 def render_validation(folder: str, config: TrainingConfig, device: str, uri: str) -> dict[str, float]:
     """Make the videos of a run's validation manifest with the model in `folder`.
 
@@ -87,8 +119,7 @@ def render_validation(folder: str, config: TrainingConfig, device: str, uri: str
     preset = saved(folder)
     preset = replace(preset, num_steps=config.validation.num_steps or preset.num_steps)
     avatar = StableAvatar(preset, device=device)
-    rows = plan.select_rows(plan.read_manifest(config.validation.manifest), None)
-    lines = [_render_row(avatar, row, folder, uri) for row in rows]
+    lines = [_render_row(avatar, row, folder, uri) for row in validation_rows(config)]
     write_lines(lines, storage.join(uri, "metrics.jsonl"))
     made = [line for line in lines if "error" not in line]
     names = [name for name, value in made[0].items() if isinstance(value, int | float)] if made else []
@@ -102,17 +133,19 @@ def _render_row(avatar: Any, row: Row, folder: str, uri: str) -> dict[str, Any]:
     try:
         if row["status"] == "failed":
             raise RowError(row["error"])
-        with (
-            cache.fetched(resolve(row["portrait"], row["manifest"])) as portrait,
-            cache.fetched(resolve(row["audio"], row["manifest"])) as audio,
-        ):
-            avatar.generate(portrait, audio, path, **_words(row))
+        with ExitStack() as held:
+
+            def here(reference: str) -> str:
+                return held.enter_context(cache.fetched(resolve(reference, row["manifest"])))
+
+            portrait, audio = here(row["portrait"]), here(row["audio"])
+            words = {name: row[name] for name in (*CHOICES, *SPAN) if row.get(name) is not None}
+            if row["lora"]:
+                loras = parse_loras(row["lora"])
+                words["lora"] = ",".join(f"{here(reference)}:{weight:g}" for reference, weight in loras)
+            avatar.generate(portrait, audio, path, **words)
         storage.publish(path, storage.join(uri, f"{row['id']}.mp4"))
         return {"id": row["id"], **columns(measure_video(path))}
     except RowError as error:
         logger.warning("validation, %s: %s", row["id"], error)
         return {"id": row["id"], "error": str(error)}
-
-
-def _words(row: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: row[name] for name in (*CHOICES, *SPAN) if row.get(name) is not None}

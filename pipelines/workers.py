@@ -184,23 +184,46 @@ def limits_of(pools: list[Pool]) -> ExecutionResources:
 
 
 def _through(pool: Pool, data: Dataset) -> Dataset:
+    if isinstance(pool.stage, type):
+        compute = ActorPoolStrategy(
+            min_size=pool.least or pool.size, max_size=pool.size, max_tasks_in_flight_per_actor=pool.queue
+        )
+        resources = {"num_cpus": pool.num_cpus, "num_gpus": pool.num_gpus}
+        return through_actors(data, pool.stage, pool.args, compute, attempts=pool.attempts, **resources)
+    with _bounds_let_pass():
+        tasks = TaskPoolStrategy(pool.size)
+        return data.map(pool.stage, compute=tasks, num_cpus=pool.num_cpus, max_retries=pool.attempts - 1)
+
+
+def through_actors(
+    data: Dataset,
+    stage: type,
+    args: tuple[Any, ...],
+    compute: ActorPoolStrategy,
+    *,
+    num_cpus: float,
+    num_gpus: float,
+    attempts: int = ROW_ATTEMPTS,
+) -> Dataset:
+    """Rows through actors of a class: a row may lose its actor `attempts` times, and actors begin anew so long."""
+    with _bounds_let_pass():
+        return data.map(
+            stage,
+            fn_constructor_args=args,
+            compute=compute,
+            num_cpus=num_cpus,
+            num_gpus=num_gpus,
+            max_restarts=WORKER_RESTARTS,
+            max_task_retries=attempts - 1,
+        )
+
+
+@contextmanager
+def _bounds_let_pass() -> Iterator[None]:
     with warnings.catch_warnings():
         # Ray wants only named arguments here, but has none yet for the bounds on restarts and retries.
         warnings.simplefilter("ignore", RayDeprecationWarning)
-        if not isinstance(pool.stage, type):
-            tasks = TaskPoolStrategy(pool.size)
-            return data.map(pool.stage, compute=tasks, num_cpus=pool.num_cpus, max_retries=pool.attempts - 1)
-        return data.map(
-            pool.stage,
-            fn_constructor_args=pool.args,
-            compute=ActorPoolStrategy(
-                min_size=pool.least or pool.size, max_size=pool.size, max_tasks_in_flight_per_actor=pool.queue
-            ),
-            num_cpus=pool.num_cpus,
-            num_gpus=pool.num_gpus,
-            max_restarts=WORKER_RESTARTS,
-            max_task_retries=pool.attempts - 1,
-        )
+        yield
 
 
 def _init(num_cpus: int, log_to_driver: bool) -> None:

@@ -1,11 +1,15 @@
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
+from pipelines import encode_data as encode_stage
 from pipelines import storage
-from pipelines.encode_data import Windows, encode_data, shard_name
+from pipelines.encode_data import Windows, encode_data, encode_held_out, held_out_uri, shard_name
+from pipelines.train_data import Found, Skipped, held_out_source
+from pipelines.workers import Capacity
 from stableavatar.drawn.clips import write_data_set
 from stableavatar.errors import BadInput
 from stableavatar.model.weights import encoders_hash
@@ -37,7 +41,9 @@ def test_what_changes_a_file_changes_its_name() -> None:
         shard_name(clip, replace(windows, seed=2), "0123"),
         shard_name(clip, replace(windows, per_clip=2), "0123"),
     ]
-    assert len({name, *others}) == 5
+    others += [shard_name(replace(clip, content="other masks"), windows, "0123")]
+    assert len({name, *others}) == 6
+    assert shard_name(replace(clip, folder="moved/b"), windows, "0123") == name
 
 
 def test_windows_of_other_encoders_are_not_added_to(tmp_path: Path) -> None:
@@ -45,6 +51,18 @@ def test_windows_of_other_encoders_are_not_added_to(tmp_path: Path) -> None:
     write_shard(str(tmp_path), [row], "a", "0123")
     with pytest.raises(BadInput, match=r"a\.parquet .*other networks.*another folder"):
         encode_data(small_config(data=Data(clips=("unused",))), str(tmp_path))
+
+
+def test_held_out_clips_that_cannot_be_encoded_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    clips = tuple(Clip(folder=f"/data/{name}", width=32, height=32, num_frames=9, prompt="") for name in "ab")
+    config, found = small_config(output="/out"), Found(held_out=clips, skipped=(Skipped(folder="c", reason="short"),))
+    for num_failed in (0, 1, 2):
+        failed = [Skipped(folder=clip.folder, reason="gone") for clip in clips[:num_failed]]
+        monkeypatch.setattr(encode_stage, "encode_clips", lambda *_, failed=failed: (0, failed))
+        encoded = encode_held_out(config, tiny(), found, Capacity(num_cpus=1, num_gpus=0))
+        assert encoded.skipped == (*found.skipped, *failed)
+        assert encoded.held_out_at == (held_out_uri(config, found) if num_failed < 2 else "")
+    assert held_out_source(config, encoded) is None
 
 
 @pytest.mark.slow
@@ -62,8 +80,14 @@ def test_clips_are_encoded_once_and_bad_ones_are_told(ray_cluster: None, tmp_pat
     names = storage.names_in(base)
     assert len(names) == 2
 
-    again = encode_data(config, base, per_clip=2)
-    assert again.num_before == 2 and storage.names_in(base) == names
+    moved = replace(config, data=replace(data, clips=(str(shutil.copytree(root, tmp_path / "moved")),)))
+    for same in (config, moved):  # the copy of the held-out clip is held out as well
+        assert encode_data(same, base, per_clip=2).num_before == 2 and storage.names_in(base) == names
+    (Path(folders[0].replace(str(root), moved.data.clips[0])) / "prompt.txt").write_text("Another prompt")
+    for changed, per_clip in ((moved, 2), (config, 1)):
+        with pytest.raises(BadInput, match="windows of the same clips, encoded when"):
+            encode_data(changed, base, per_clip=per_clip)
+    assert storage.names_in(base) == names
 
     source = Encoded([base], 2)
     assert source.windows.clips == {folders[0], folders[2]}

@@ -6,17 +6,28 @@ import numpy as np
 import pytest
 
 import stableavatar
-from stableavatar.drawn.lips import correlation
+from stableavatar.drawn.judge import seam_scores
+from stableavatar.drawn.lips import correlation, judge_sync
 from stableavatar.presets import MINI, SavedWeights, mini
 from stableavatar.training.config import read_config
 from stableavatar.training.presets import TRAINING_PRESETS
-from tests.heldout import FIRST_SEED, Studio, Take, clip_of, true_frames
+from tests.benchmarks.mini_tables import seams_in
+from tests.heldout import FIRST_SEED, NUM_FRAMES, Studio, Take, clip_of, true_frames
 
 LEAST_CORRELATION = 0.7  # of what this test makes; the benchmark has the full figures
 MOST_SHUFFLED = 0.45  # two clips are few: chance alone gives 0.2 or so
 MAX_BYTES = 25_000_000
 NUM_STEPS = 6
-TAKES = [Take(seed=FIRST_SEED + number, choices=(("num_steps", NUM_STEPS),)) for number in range(2)]
+LONG = 209  # frames: three windows
+MOST_SEAM = 2.0  # change from frame to frame at a seam by that elsewhere; without a blend it is about 5
+TAKES = [
+    Take(seed=FIRST_SEED + number, num_frames=num_frames, choices=(("num_steps", NUM_STEPS),))
+    for number, num_frames in enumerate((LONG, NUM_FRAMES))
+]
+
+
+def truth_of(take: Take) -> np.ndarray:
+    return clip_of(take.seed, take.num_frames).mouth[:, 0]
 
 
 @pytest.fixture(scope="module")
@@ -33,8 +44,8 @@ def test_its_weights_are_small() -> None:
 
 @pytest.mark.slow
 def test_its_lips_follow_speech_that_it_has_never_heard(studio: Studio) -> None:
-    mouths = [studio.judged(take).mouth_V for take in TAKES]
-    truths = [clip_of(take.seed).mouth[:, 0] for take in TAKES]
+    mouths = [studio.judged(take).mouth_V[:NUM_FRAMES] for take in TAKES]
+    truths = [truth_of(take)[:NUM_FRAMES] for take in TAKES]
     own = [correlation(mouth, truth) for mouth, truth in zip(mouths, truths, strict=True)]
     other = [correlation(mouth, truth) for mouth, truth in zip(mouths, truths[::-1], strict=True)]
     assert np.mean(own) > LEAST_CORRELATION
@@ -42,9 +53,19 @@ def test_its_lips_follow_speech_that_it_has_never_heard(studio: Studio) -> None:
 
 
 @pytest.mark.slow
+def test_it_keeps_time_over_several_windows_and_their_seams_do_not_show(studio: Studio) -> None:
+    judged, truth = studio.judged(TAKES[0]), truth_of(TAKES[0])
+    for part in (np.s_[:], np.s_[-NUM_FRAMES:]):
+        found = judge_sync(judged.mouth_V[part], truth[part])
+        assert abs(found.best_lag) <= 1 and found.best_correlation > LEAST_CORRELATION
+    scores = seam_scores(judged.changes_V, seams_in(studio, TAKES[0]))
+    assert len(scores) == 2 and max(scores) < MOST_SEAM
+
+
+@pytest.mark.slow
 def test_it_shows_whom_the_portrait_shows(studio: Studio) -> None:
     for take, other in zip(TAKES, TAKES[::-1], strict=True):
-        stranger = next(true_frames(clip_of(other.seed), studio.size))
+        stranger = next(true_frames(clip_of(other.seed, other.num_frames), studio.size))
         assert studio.judged(take).distances_K.max() < 0.5 * studio.likeness(take).distance(stranger)
         brightness = studio.judged(take).colours_V3[:, 0] - studio.truth(take).colours_V3[:, 0]
         assert abs(brightness).max() < 15

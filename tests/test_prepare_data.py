@@ -59,6 +59,10 @@ def test_the_command_makes_what_can_be_made_and_tells_of_the_rest(
     assert main([*command[:1], f"{videos}/real.mp4", *command[2:]]) == 0
     assert "real.mp4 vec" in " ".join(capsys.readouterr().out.split())
 
+    assert main([*command[:1], f"{videos}/real.mp4", *command[2:-1], "speech"]) == 0
+    assert (root / "video_vec_path.txt").read_text().split() == [lists["vec"][0].replace("dancing", "speech")]
+    assert (root / lists["vec"][0]).is_dir()
+
 
 @pytest.mark.skipif(find_spec("mediapipe") is not None, reason="MediaPipe is installed")
 def test_masks_that_were_asked_for_are_not_left_out_in_silence(

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from stableavatar.preprocess.layout import BUCKETS, choose_bucket, clip_folder, clip_id, write_lists
+from stableavatar.preprocess.layout import BUCKETS, choose_bucket, clip_folder, clip_id, clip_name, write_lists
 
 SQUARE, WIDE, TALL = BUCKETS
 
@@ -35,8 +35,18 @@ def test_lists_name_every_clip_from_the_root_on(tmp_path: Path, monkeypatch: pyt
         Path(clip_folder(str(tmp_path), WIDE, category, id)).mkdir(parents=True)
     monkeypatch.chdir(tmp_path)
     for root in (str(tmp_path), "."):
-        write_lists(root)
+        write_lists(root, set())
         lines = (tmp_path / "video_rec_path.txt").read_text().splitlines()
         assert lines == ["rec/dancing/a", "rec/speech/b"]
     assert [(tmp_path / f"video_{name}_path.txt").read_text() for name in ("square", "vec")] == ["", ""]
     assert not list(tmp_path.glob("*.part"))
+
+
+def test_clips_that_are_left_over_from_other_rules_are_not_listed(tmp_path: Path) -> None:
+    for id in ("made", "over", "foreign"):
+        folder = Path(clip_folder(str(tmp_path), TALL, "speech", id))
+        folder.mkdir(parents=True)
+        if id != "foreign":
+            (folder / "clip.json").write_text("{}")
+    write_lists(str(tmp_path), {clip_name(f"/before/it/was/moved/vec/speech/{id}") for id in ("made", "gone")})
+    assert (tmp_path / "video_vec_path.txt").read_text().splitlines() == ["vec/speech/foreign", "vec/speech/made"]

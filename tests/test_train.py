@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from contextlib import closing, suppress
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import psutil
@@ -18,10 +19,12 @@ import yaml
 
 from pipelines import storage, train_checkpoint
 from pipelines.cli import main
+from pipelines.lease import Lease, lease_uri
 from pipelines.lines import read_lines
 from pipelines.terminal import BAD_CONFIG
-from pipelines.train import TrainingFailed, train
-from pipelines.train_data import SKIPPED, batches
+from pipelines.train import Clock, TrainingFailed, train, train_on_worker
+from pipelines.train_data import SKIPPED, Found, batches
+from pipelines.train_run import claim
 from stableavatar.checkpoints.tensorfile import open_tensors
 from stableavatar.drawn.clips import write_data_set
 from stableavatar.errors import BadInput
@@ -219,6 +222,48 @@ def plain_curve(config: TrainingConfig) -> list[dict[str, float]]:
         with closing(batches(config, (), 0, config.num_steps, ALONE)) as feed:
             steps = range(1, config.num_steps + 1)
             return [{"step": step, **trainer.train_step([next(feed)])} for step in steps]
+
+
+@pytest.mark.parametrize("rate", [1e-3, 1e30])
+def test_a_run_whose_output_was_taken_over_leaves_it_alone(
+    tmp_path: Path, encoded: str, rate: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data, optimiser = Data(encoded=(encoded,), num_latents=3), Optimiser(lr=rate, warmup_steps=0)
+    config = small_config(output=str(tmp_path), data=data, optimiser=optimiser, num_steps=9, log_every=1)
+    alone = SimpleNamespace(get_world_rank=lambda: 0, get_world_size=lambda: 1)
+    monkeypatch.setattr(ray.train, "get_context", lambda: alone)
+    monkeypatch.setattr(ray, "get", lambda given: given)
+    monkeypatch.setattr(torch, "set_num_threads", lambda _: None)
+    step = Trainer.train_step
+
+    def taken_over(trainer: Trainer, samples: Any) -> dict[str, float]:
+        storage.write(b'{"holder": "another"}', lease_uri(config.output, 7))
+        return step(trainer, samples)
+
+    monkeypatch.setattr(Trainer, "train_step", taken_over)
+    with Lease(config.output) as run:
+        claim(config, [])
+        train_on_worker({"config": config, "found": Found(shards=("a",)), "holder": run.holder})
+        storage.remove(lease_uri(config.output, 7))
+    left = {name.split("/")[0] for name in storage.names_under(config.output)}
+    assert left == {"training.json", "tensorboard", "checkpoints"} - ({"checkpoints"} if rate > 1 else set())
+    assert train_checkpoint.newest(config.output) is None
+    (events,) = (tmp_path / "tensorboard").iterdir()
+    assert b"gradient_norm" not in events.read_bytes()
+
+
+def test_checkpoints_come_after_so_many_steps_or_minutes(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr("pipelines.train.time.monotonic", lambda: now[0])
+    clock = Clock(small_config(num_steps=40, checkpoint_every=13, checkpoint_minutes=2.0, log_every=5))
+    saved = []
+    for step in range(1, 41):
+        now[0] += 13.0  # two minutes are over after ten steps; that is asked for at every fifth
+        if clock.is_time(step):
+            saved.append(step)
+    assert saved == [10, 13, 25, 26, 39, 40]
+    steps_alone = Clock(small_config(num_steps=50, checkpoint_every=20))
+    assert [step for step in range(1, 51) if steps_alone.is_time(step)] == [20, 40, 50]
 
 
 def test_a_file_that_no_run_understands_is_refused_with_the_key(

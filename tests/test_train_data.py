@@ -1,14 +1,27 @@
 """What is held out is never trained on, and encoded windows are those of the run's own encoders."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from pipelines.train_data import Found, find_held_out, find_shards, samples_of, training_folders
+from pipelines.encode_data import held_out_uri
+from pipelines.train_data import (
+    Fit,
+    Found,
+    Skipped,
+    find_held_out,
+    find_shards,
+    inspect_one,
+    samples_of,
+    training_folders,
+)
+from stableavatar.drawn.clips import write_data_set
 from stableavatar.errors import BadInput
 from stableavatar.model.weights import encoders_hash
-from stableavatar.training.config import Data
+from stableavatar.training.clips import Clip
+from stableavatar.training.config import Data, VaeOptions
 from stableavatar.training.shards import as_row, write_shard
 from tests.training import PRESET, small_config, small_sample, write_encoded
 
@@ -44,6 +57,35 @@ def test_encoded_windows_of_clips_that_are_held_out_are_refused(tmp_path: Path) 
     write_encoded(held, 3, first_seed=1)
     with pytest.raises(BadInput, match=r"clip-001\.parquet and 1 more files: windows of clips that data\.held_out"):
         shards(encoded=(train,), held_out=(held,))
+
+
+def test_windows_of_a_clip_that_is_held_out_elsewhere_are_refused(tmp_path: Path) -> None:
+    row = as_row(small_sample(0), clip="/before/a", recording="take 1", start=0, width=32, height=32)
+    write_shard(str(tmp_path), [row], "a", encoders_hash(PRESET))
+    clip = Clip(folder="/moved/a", width=32, height=32, num_frames=9, prompt="", recording="take 1")
+    config = small_config(data=Data(num_latents=3, encoded=(str(tmp_path),)))
+    held_out = find_held_out(config.data)
+    assert find_shards(config, held_out, encoders_hash(PRESET)) == ("a.parquet",)
+    with pytest.raises(BadInput, match=r"a\.parquet: windows of clips that data\.held_out names"):
+        find_shards(config, replace(held_out, clips=(clip,)), encoders_hash(PRESET))
+
+
+def test_what_is_held_out_is_encoded_again_where_it_has_changed() -> None:
+    clip = Clip(folder="/data/a", width=32, height=32, num_frames=9, prompt="", content="0123")
+    moved, changed = replace(clip, folder="/moved/a"), replace(clip, content="4567")
+    uris = [held_out_uri(small_config(), Found(held_out=(one,))) for one in (clip, moved, changed)]
+    assert uris[0] == uris[1] != uris[2]
+    samples = [samples_of(Found(clips=(one,))) for one in (clip, moved, changed)]
+    assert samples[0] == samples[1] != samples[2]
+
+
+def test_a_clip_that_is_smaller_than_a_crop_is_skipped(tmp_path: Path) -> None:
+    (folder,) = write_data_set(str(tmp_path), 1, size=(64, 96), num_frames=9)
+    config = small_config(task="vae", vae=VaeOptions(windows=((1, 80), (5, 32)), first_windows=((1, 32),)))
+    found = inspect_one(folder, Fit.of(config, PRESET))
+    assert isinstance(found, Skipped) and "64x96 pixels, and a crop has 80 a side (vae.windows)" in found.reason
+    small = replace(config, vae=VaeOptions(windows=((5, 32),)))
+    assert isinstance(inspect_one(folder, Fit.of(small, PRESET)), Clip)
 
 
 @pytest.mark.parametrize("other", ["{}/train/", "{}/./train", "file://{}/train"])

@@ -1,14 +1,19 @@
 """What Ray Data feeds is what a plain loop would read, in the same order."""
 
+import os
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import pytest
+import ray
 import torch
 
 from pipelines.train_data import inspect_clips
 from pipelines.train_encode import encode_window, encoded_batches
 from stableavatar.drawn.clips import write_data_set
+from stableavatar.errors import BadInput
 from stableavatar.presets import tiny
 from stableavatar.training.clips import Clip, find_clips
 from stableavatar.training.config import Data, TrainingConfig
@@ -32,6 +37,15 @@ class PlainLoop:
 
     def read(self, draw: Draw) -> dict[str, torch.Tensor]:
         return as_sample(encode_window(self.encoder, self.clips[draw.index], NUM_LATENTS, draw.seed))
+
+
+class Deadly(Clip):
+    """A clip that kills who reads it."""
+
+    def __getattribute__(self, name: str) -> Any:
+        if name == "num_frames" and ray.get_runtime_context().get_actor_id():
+            os._exit(1)
+        return super().__getattribute__(name)
 
 
 @pytest.fixture(scope="module")
@@ -67,6 +81,19 @@ def test_the_batches_are_those_of_a_plain_loop(
         assert batch.keys() == wanted.keys()
         assert [name for name in batch if not torch.equal(batch[name], wanted[name])] == []
     assert len({batch["mean"].sum().item() for batch in batches}) > 1
+
+
+@pytest.mark.slow
+def test_clips_that_cannot_be_read_say_so(clips: list[Clip], tmp_path: Path) -> None:
+    gone = [replace(clip, folder=str(tmp_path / "gone")) for clip in clips]
+    with pytest.raises(BadInput, match="gone: a file has gone since"):
+        list(encoded_batches(config_for(1), gone, 0, 2, Place()))
+
+
+@pytest.mark.slow
+def test_a_clip_that_kills_its_loader_ends_the_run(clips: list[Clip], monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(RuntimeError, match="died"):
+        list(encoded_batches(config_for(1), [Deadly(**vars(clips[0]))], 0, 2, Place()))
 
 
 def test_an_encoded_window_is_what_the_model_asks_for(clips: list[Clip]) -> None:

@@ -68,3 +68,19 @@ def test_other_data_is_another_run(config: TrainingConfig) -> None:
     claim(config, ["a"])
     with pytest.raises(BadInput, match="clips in its data are others than before"):
         claim(config, ["a", "b"])
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ({"start": "4567"}, "the weights that it began with are others now"),
+        ({"encoders": "4567"}, "the frozen networks of its model are others than before"),
+    ],
+)
+def test_other_networks_are_another_run(config: TrainingConfig, words: dict, message: str) -> None:
+    networks = {"start": "0123", "encoders": "0123"}
+    claim(config, ["a"], **networks)
+    claim(config, ["a"], **networks)
+    with pytest.raises(BadInput, match=message):
+        claim(config, ["a"], **networks | words)
+    look_first(config)

@@ -12,9 +12,10 @@ from stableavatar.errors import BadInput
 from stableavatar.model.conditions import audio_network
 from stableavatar.presets import saved
 from stableavatar.training.audio_objective import Utterances
-from stableavatar.training.clips import Clip, find_clips, inspect_clip
+from stableavatar.training.clips import Clip, find_clips
 from stableavatar.training.config import AudioOptions, Optimiser
 from stableavatar.training.encode import collate
+from stableavatar.training.inspection import inspect_clip
 from stableavatar.training.order import Draw
 from stableavatar.training.trainer import Trainer
 from tests.training import PRESET, small_config

@@ -87,6 +87,20 @@ def test_a_run_is_written_down_and_built_again(tmp_path: Path) -> None:
     assert read_config(again, {}) == config
 
 
+@pytest.mark.parametrize(
+    ("text", "lr"),
+    [
+        ("", 2e-5),
+        ("lora: {rank: 8}", 1e-4),
+        ("lora: {}", 1e-4),
+        ("lora: null", 2e-5),
+        ("lora: {}\noptimiser: {lr: 3}", 3),
+    ],
+)
+def test_a_lora_learns_as_published_unless_the_file_says_otherwise(tmp_path: Path, text: str, lr: float) -> None:
+    assert read_config(written(tmp_path, MINIMUM + text), {}).optimiser.lr == lr
+
+
 def _plain(value: object) -> object:
     if isinstance(value, dict):
         return {name: _plain(one) for name, one in value.items()}

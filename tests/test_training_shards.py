@@ -48,6 +48,19 @@ def test_windows_of_other_encoders_are_refused(tmp_path: Path) -> None:
         EncodedWindows([str(old)]).require_encoders("0123")
 
 
+def test_files_of_the_same_clips_under_other_names_are_refused(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        row = as_row(small_sample(0), clip=f"/data/{name}", recording=f"seen {name}", start=0, width=32, height=32)
+        write_shard(str(tmp_path), [row], f"{name}-0123", "4567")
+    windows = EncodedWindows([str(tmp_path)])
+    windows.refuse_others({"a-0123"}, {"/data/a", "/data/c"}, {"seen a", "seen c"})
+    for clips, recordings in (({"/data/a"}, {"another take"}), ({"/moved/a"}, {"seen a"})):
+        with pytest.raises(BadInput, match=r"a-0123\.parquet: windows of the same clips.*another folder"):
+            windows.refuse_others({"a-89ab"}, clips, recordings)
+    with pytest.raises(BadInput, match=r"a-0123\.parquet and 1 more files"):
+        windows.refuse_others(set(), {"/data/a"}, {"seen b"})
+
+
 def test_another_table_is_no_encoded_window(tmp_path: Path) -> None:
     pq.write_table(SCHEMA.empty_table().select(["clip"]), tmp_path / "a.parquet")
     with pytest.raises(BadInput, match="holds no encoded windows"):

@@ -9,6 +9,7 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
+from stableavatar.training import trainer as trainer_stage
 from stableavatar.training.config import LoraSettings, TrainingConfig
 from stableavatar.training.order import Place
 from stableavatar.training.trainer import Trainer
@@ -28,6 +29,8 @@ def work(rank: int, folder: str) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2)
     place = Place(rank=rank, num_workers=2)
+    if rank:  # which never holds the whole network
+        trainer_stage.starting_network = None  # type: ignore[assignment]
     for kind in KINDS:
         trainer = Trainer(config_of(kind), place)
         losses = [trainer.train_step([small_batch([10 * step + rank])]) for step in range(NUM_STEPS)]

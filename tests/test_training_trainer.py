@@ -80,6 +80,18 @@ def test_memory_is_saved_without_changing_a_number() -> None:
         assert mine == pytest.approx(usual)
 
 
+def test_a_step_in_bfloat16_is_nearly_that_in_float32() -> None:
+    mixed = replace(small_config(), workers=replace(small_config().workers, precision="bf16"))
+    trainer, steps = trained(mixed, 0, 3)
+    reference, plain = trained(small_config(), 0, 3)
+    for mine, usual in zip(steps, plain, strict=True):
+        assert mine == pytest.approx(usual, rel=0.05) and mine["loss"] != usual["loss"]
+    assert {parameter.dtype for parameter in trainer.parameters.values()} == {torch.float32}
+    moved = torch.cat([one.flatten() for one in weights(trainer).values()])
+    expected, start = (torch.cat([one.flatten() for one in weights(t).values()]) for t in (reference, Trainer(mixed)))
+    assert torch.nn.functional.cosine_similarity(moved - start, expected - start, dim=0) > 0.8
+
+
 def test_a_loss_that_is_not_finite_changes_nothing() -> None:
     trainer = Trainer(small_config())
     before, batch = weights(trainer), small_batch([0])

@@ -11,9 +11,10 @@ from stableavatar.model.vae import encode_video
 from stableavatar.model.weights import load_network
 from stableavatar.presets import saved
 from stableavatar.segments import as_video
-from stableavatar.training.clips import Clip, find_clips, inspect_clip, read_frames
+from stableavatar.training.clips import Clip, find_clips, read_frames
 from stableavatar.training.config import Optimiser, TrainingConfig, VaeOptions
 from stableavatar.training.encode import collate
+from stableavatar.training.inspection import inspect_clip
 from stableavatar.training.order import Draw
 from stableavatar.training.start import starting_network
 from stableavatar.training.trainer import Trainer

@@ -91,6 +91,16 @@ def decode_speech(path: str, span: Span = Span()) -> np.ndarray:
     return np.clip(speech, -1.0, 1.0, out=speech)
 
 
+def speech_gain(speech: np.ndarray) -> float:
+    """The factor that brings a whole speech, float32 [n] at 16 kHz, to -23 LUFS, as `decode_speech` does.
+
+    Raises FfmpegError.
+    """
+    with metered(ffmpeg.input("pipe:", format="f32le", ar=SPEECH_RATE, ch_layout="mono")) as (sound, shown):
+        feed(sound.output("-", format="null"), [speech])
+        return _speech_gain(shown(), speech)
+
+
 def extract_speech(path: str, out_path: str, span: Span = Span()) -> None:
     """Writes the span of the medium as 16 kHz mono WAV, 16 bit, at its own loudness. Memory does not grow.
 

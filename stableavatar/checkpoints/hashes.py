@@ -4,7 +4,7 @@ import hashlib
 import json
 import logging
 import os
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -81,24 +81,27 @@ def published_hash(book: HashBook, path: Path) -> str:
     return book.sha256(path)
 
 
-def hash_files(layout: Layout, variant: str) -> dict[str, str]:
+def hash_files(layout: Layout, variant: str, without: Collection[str] = ()) -> dict[str, str]:
     """Hash of every file that has a say in the pictures, by its part in the model.
+
+    `without`: parts whose weights come from elsewhere; their files need not be there.
 
     Raises:
         WeightsError: one of them is missing.
     """
-    transformer = published_hash(HashBook(layout.folder), layout.tensors("transformer", variant))
-    return {"transformer": transformer} | hash_encoders(layout)
-
-
-def hash_encoders(layout: Layout) -> dict[str, str]:
-    """The same without the transformer, which need not be there."""
     book = HashBook(layout.folder)
-    hashes = {part: published_hash(book, path) for part, path in _encoders(layout)}
+    wanted = [(name, path) for part, name, path in _files(layout, variant) if part not in without]
+    hashes = {name: published_hash(book, path) for name, path in wanted}
     return hashes | {path.name: book.sha256(path) for path in layout.tokenizer_files()}
 
 
-def _encoders(layout: Layout) -> Iterable[tuple[str, Path]]:
-    yield from ((part, layout.tensors(part, VARIANTS[0])) for part in ("vae", "text", "image"))  # the same for all
-    yield "audio", layout.audio_weights()
-    yield "audio config", layout.audio / "config.json"
+def hash_encoders(layout: Layout) -> dict[str, str]:
+    """The same without the transformer."""
+    return hash_files(layout, VARIANTS[0], without=("transformer",))  # which of its weights does not matter then
+
+
+def _files(layout: Layout, variant: str) -> Iterable[tuple[str, str, Path]]:
+    """Parts, names and files of all networks."""
+    yield from ((part, part, layout.tensors(part, variant)) for part in ("transformer", "vae", "text", "image"))
+    yield "audio", "audio", layout.audio_weights()
+    yield "audio", "audio config", layout.audio / "config.json"

@@ -3,7 +3,7 @@
 Reading those takes seconds and no GPU. Hashes and checksums read every byte and are asked for.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from stableavatar.errors import WeightsError
 from stableavatar.model.conditions import text_tokenizer
 from stableavatar.model.networks import AUDIO, COMPONENTS
 from stableavatar.model.weights import Component, empty_network, matched
-from stableavatar.presets import Preset, PublishedWeights, RandomWeights, SavedWeights, published_sizes
+from stableavatar.presets import Preset, PublishedWeights, SavedWeights, published_sizes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,20 +66,26 @@ def inspect_folder(folder: str | Path, *, hashes: bool = False, checksums: bool 
 
 
 def inspect_model(
-    preset: Preset, variants: tuple[str, ...], *, hashes: bool = False, checksums: bool = False
+    preset: Preset,
+    variants: tuple[str, ...],
+    *,
+    without: Collection[str] = (),
+    hashes: bool = False,
+    checksums: bool = False,
 ) -> FolderReport:
     """Look at the files of a preset, with these of the transformer's weights.
 
     Args:
         preset: of published weights.
         variants: of the transformer's weights; the first is reported as missing if there are none.
+        without: parts whose weights come from elsewhere.
         hashes: also hash each file (remembered for the next time), and compare with what was downloaded.
         checksums: also read the zip files whole and compare the checksums in them.
     """
     assert isinstance(preset.weights, PublishedWeights)
     found = preset.weights.layout
     files = []
-    for path, use, required, check in _expected(preset, variants or layout.VARIANTS[:1]):
+    for path, use, required, check in _expected(preset, variants or layout.VARIANTS[:1], without):
         report = _look_at(found.folder, path, use, required, check)
         if hashes and not report.problem and report.num_bytes is not None:
             report = _hashed(found.folder, report)
@@ -95,31 +101,36 @@ def verify_folder(preset: Preset) -> None:
     Raises:
         WeightsError: lists everything that is wrong.
     """
-    if isinstance(preset.weights, RandomWeights):
-        return
-    if isinstance(preset.weights, SavedWeights):
-        verify_folder(replace(preset, weights=preset.weights.base))
-        for component in (*COMPONENTS, AUDIO):
-            if isinstance(path := preset.weights_of(component.part), Path):
-                matched(replace(component, rename=dict), empty_network(component, preset), open_tensors(path), path)
-        return
-    if problems := inspect_model(preset, (preset.weights.transformer,)).problems:
-        raise WeightsError("\n".join(["the weights cannot be used:", *problems]))
+    own = preset.weights.files if isinstance(preset.weights, SavedWeights) else {}
+    base = preset.weights.base if isinstance(preset.weights, SavedWeights) else preset.weights
+    if isinstance(base, PublishedWeights):
+        problems = inspect_model(replace(preset, weights=base), (base.transformer,), without=own).problems
+        if problems and own:
+            problems += (f"What {preset.name} does not hold itself comes from the `base` that its model.json names.",)
+        if problems:
+            raise WeightsError("\n".join(["the weights cannot be used:", *problems]))
+    for component in (*COMPONENTS, AUDIO):
+        if component.part in own:
+            path = Path(own[component.part])
+            matched(replace(component, rename=dict), empty_network(component, preset), open_tensors(path), path)
 
 
 Check = Callable[[Path], int | None]  # number of tensors, if it holds some; raises WeightsError
 
 
-def _expected(preset: Preset, variants: tuple[str, ...]) -> Iterator[tuple[Path, str, bool, Check]]:
+def _expected(
+    preset: Preset, variants: tuple[str, ...], without: Collection[str]
+) -> Iterator[tuple[Path, str, bool, Check]]:
     """Every file of the published folder: where, what for, whether it must be there, and how to check it."""
     assert isinstance(preset.weights, PublishedWeights)
     found = preset.weights.layout
-    for component in COMPONENTS:
+    for component in (component for component in COMPONENTS if component.part not in without):
         for variant in variants if component.part == "transformer" else variants[:1]:
             use = f"transformer, {variant}" if component.part == "transformer" else f"{component.part} network"
             yield found.tensors(component.part, variant), use, True, _fits(component, preset)
-    yield found.audio_weights(), "audio network", True, lambda path: len(open_tensors(path))
-    yield found.audio / "config.json", "audio network", True, _is_file
+    if AUDIO.part not in without:
+        yield found.audio_weights(), "audio network", True, lambda path: len(open_tensors(path))
+        yield found.audio / "config.json", "audio network", True, _is_file
     yield from _tokenizer(preset, found)
     yield Path(layout.VOCALS), "vocal separation, if rows ask for it", False, _is_file
 

@@ -17,7 +17,7 @@ import torch
 from accelerate import init_empty_weights
 from torch import Tensor, nn
 
-from stableavatar.checkpoints.hashes import HashBook, hash_encoders, hash_files
+from stableavatar.checkpoints.hashes import HashBook, hash_encoders, hash_files, published_hash
 from stableavatar.checkpoints.tensorfile import Pages, open_tensors
 from stableavatar.errors import WeightsError
 from stableavatar.model.names import Tensors
@@ -164,7 +164,12 @@ def weights_hash(preset: Preset) -> str:
         return _hash(["random-1", weights.seed, *sizes])
     if isinstance(weights, PublishedWeights):
         return _hash(["published-1", hash_files(weights.layout, weights.transformer)])
-    return _hash(["saved-1", weights_hash(replace(preset, weights=weights.base)), _contents(weights.files), *sizes])
+    base = weights.base  # of which only the parts without a file of their own have a say
+    if isinstance(base, PublishedWeights):
+        source = _hash(["published-1", hash_files(base.layout, base.transformer, without=weights.files)])
+    else:
+        source = weights_hash(replace(preset, weights=base))
+    return _hash(["saved-1", source, _contents(weights.files), *sizes])
 
 
 def encoders_hash(preset: Preset) -> str:
@@ -178,11 +183,31 @@ def encoders_hash(preset: Preset) -> str:
     source = base.seed if isinstance(base, RandomWeights) else hash_encoders(base.layout)
     contents = _contents({part: path for part, path in files.items() if part != "transformer"})
     sizes = [dict(part) for part in (preset.vae, preset.text, preset.image, preset.audio)]
-    return _hash(["encoders-1", source, contents, preset.max_text_tokens, *sizes])
+    # The number goes up where windows are encoded otherwise by the same networks.
+    return _hash(["encoders-2", source, contents, preset.max_text_tokens, *sizes])
+
+
+def part_content(component: Component, preset: Preset) -> str:
+    """What the weights of one network are: their seed, or the hash of their file, which converting does not change.
+
+    Raises:
+        WeightsError: the file is missing.
+    """
+    weights = preset.weights_of(component.part)
+    if isinstance(weights, RandomWeights):
+        return f"seed {weights.seed}"
+    if isinstance(weights, Path):
+        return _content(weights)
+    layout = weights.layout
+    return published_hash(HashBook(layout.folder), layout.tensors(component.part, weights.transformer))
 
 
 def _contents(files: Mapping[str, str]) -> dict[str, str]:
-    return {part: HashBook(Path(path).parent).sha256(Path(Path(path).name)) for part, path in files.items()}
+    return {part: _content(Path(path)) for part, path in files.items()}
+
+
+def _content(path: Path) -> str:
+    return HashBook(path.parent).sha256(Path(path.name))
 
 
 def _hash(words: Iterable) -> str:

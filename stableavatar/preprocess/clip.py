@@ -15,7 +15,7 @@ import numpy as np
 
 from stableavatar.audio.decode import write_aac
 from stableavatar.errors import BadInput
-from stableavatar.preprocess.layout import Bucket
+from stableavatar.preprocess.layout import ABOUT, Bucket
 from stableavatar.preprocess.masks import Landmarks, MaskWriter, frame_name, png
 from stableavatar.preprocess.reel import Reel
 from stableavatar.preprocess.shots import Shot
@@ -23,7 +23,6 @@ from stableavatar.units import SPEECH_RATE
 from stableavatar.video.writer import PieceWriter, join
 
 FACE_SHARE = 0.5  # of a clip's frames must show a face
-ABOUT = "clip.json"  # what was made of which part of which video; no part of the published layout
 LEAST_HEARD_S = 0.1  # seconds of a clip; less is what filters and codecs ring at the edge of a silence
 _SILENT_PEAK = 1  # of 32,768: rounding, which no sound is
 

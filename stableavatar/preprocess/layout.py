@@ -7,10 +7,12 @@
 import hashlib
 import math
 import os
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
 CATEGORIES = ("speech", "singing", "dancing")
+ABOUT = "clip.json"  # in a clip's folder: what was made of which part of which video; no part of the published layout
 MIN_FRAMES = 81  # what training takes of a clip at a time
 
 
@@ -50,11 +52,21 @@ def list_path(root: str, bucket: Bucket) -> str:
     return os.path.join(root, f"video_{bucket.name}_path.txt")
 
 
-def write_lists(root: str) -> None:
-    """List the clips that lie under `root`, from there: a list for each bucket, empty if it has none."""
+def clip_name(folder: str) -> str:
+    """How the lists name a finished clip: from its root on, wherever that lies."""
+    return "/".join(Path(folder).parts[-3:])
+
+
+def write_lists(root: str, valid: Collection[str]) -> None:
+    """List the clips that lie under `root`, from there: a list for each bucket, empty if it has none.
+
+    `valid`: names of clips. Others that `write_clip` made are left over, of other rules or of videos that cannot be
+    used any more. What came from elsewhere is listed.
+    """
     for bucket in BUCKETS:
         folders = (path for name in CATEGORIES for path in Path(root, bucket.name, name).glob("*/"))
-        lines = sorted(path.relative_to(root).as_posix() for path in folders if not path.name.startswith("."))
+        named = {path.relative_to(root).as_posix(): path for path in folders if not path.name.startswith(".")}
+        lines = sorted(name for name, path in named.items() if name in valid or not (path / ABOUT).exists())
         path = list_path(root, bucket)
         Path(f"{path}.part").write_text("".join(f"{line}\n" for line in lines))
         os.replace(f"{path}.part", path)

@@ -1,4 +1,4 @@
-"""Clips in the published layout: found, checked, and read window by window.
+"""Clips in the published layout: found, and read window by window.
 
 `<root>/{square,rec,vec}/{speech,singing,dancing}/<id>/` holds `sub_clip.mp4`, `audio.wav`, and `frame_N.png` in
 `images/`, `face_masks/` and `lip_masks/`; `video_square_path.txt`, `video_rec_path.txt` and `video_vec_path.txt` in
@@ -8,6 +8,7 @@ its category's prompt.
 Shapes: V video frames, H W height and width in pixels.
 """
 
+import hashlib
 import io
 import json
 import posixpath
@@ -16,15 +17,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-import av
 import fsspec
 import numpy as np
 import soundfile
 from PIL import Image
 
 from stableavatar.errors import BadInput, StorageError
-from stableavatar.training.places import clips_in_tar, join, name_of, open_store, parent_name, plain, tar_files
-from stableavatar.units import FPS, SAMPLES_PER_FRAME, SPEECH_RATE
+from stableavatar.training.places import clips_in_tar, join, name_of, open_store, plain, tar_files
+from stableavatar.units import SAMPLES_PER_FRAME
 
 LISTS = ("video_square_path.txt", "video_rec_path.txt", "video_vec_path.txt")
 PROMPTS = {
@@ -33,9 +33,7 @@ PROMPTS = {
     "dancing": "A person is dancing and singing",
 }
 MASKS = ("face_masks", "lip_masks")
-_FPS_TOLERANCE = 0.01
-_LOST_FRAMES = 2  # at the end of a film, where who took the images from it may have counted otherwise
-_PREPARE = "`stableavatar prepare-data` makes it right"
+PREPARE = "`stableavatar prepare-data` makes it right"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,11 +46,20 @@ class Clip:
     num_frames: int
     prompt: str
     missing_masks: str = "skip"  # "ones": a mask that is not there covers everything
+    recording: str = ""  # hash of its film and sound: the same wherever it lies, and whatever its masks are
+    gain: float = 1.0  # that brings its sound to the loudness at which the model hears all speech
+    content: str = ""  # hash of these, and of the sizes of its images and masks in bytes
 
     @property
     def id(self) -> str:
         """Its folder's name."""
         return name_of(self.folder)
+
+    @property
+    def stamp(self) -> str:
+        """Hash of everything that its windows depend on. Where it lies is not among it: a root may be moved."""
+        words = [self.content, self.num_frames, self.width, self.height, self.prompt, self.missing_masks]
+        return hashlib.sha256(json.dumps(words).encode()).hexdigest()
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -61,7 +68,8 @@ class ClipWindow:
 
     frames_VHWC: np.ndarray  # uint8 RGB
     reference_HWC: np.ndarray  # uint8 RGB: the first frame of the clip
-    speech: np.ndarray  # float32, 16 kHz mono: the same span
+    speech: np.ndarray  # float32, 16 kHz mono: the same span, at its own loudness
+    gain: float = 1.0  # of the clip
     masks_VHW: dict[str, np.ndarray] = field(default_factory=dict)  # of MASKS, uint8 0 .. 255
     prompt: str = ""
 
@@ -72,20 +80,20 @@ def find_clips(roots: Sequence[str]) -> list[str]:
     However a root or a line is written, a clip has one name: local ones are named from the root of the disk.
 
     Raises:
-        BadInput: a root holds no list.
+        BadInput: a root holds no list, or one that is not UTF-8.
     """
     folders: set[str] = set()
     for root in map(plain, roots):
         tars, lists = tar_files(root), _lists(root)
         if not tars and not lists:
             raise BadInput(
-                f"{root} holds none of {', '.join(LISTS)}, and no tar files. Give a root of the layout; {_PREPARE}."
+                f"{root} holds none of {', '.join(LISTS)}, and no tar files. Give a root of the layout; {PREPARE}."
             )
         for tar in tars:
             folders.update(clips_in_tar(tar))
         for listed in lists:
             base = posixpath.dirname(listed)
-            lines = map(str.strip, read_file(listed).decode().splitlines())
+            lines = map(str.strip, read_text(listed).splitlines())
             folders.update(_under(base, line) for line in lines if line)
     return sorted(folders)
 
@@ -102,38 +110,6 @@ def _under(base: str, name: str) -> str:
     return plain(name if is_whole else f"{base}/{posixpath.normpath(name)}")
 
 
-def inspect_clip(folder: str, num_frames: int, *, missing_masks: str = "skip") -> Clip:
-    """Look whether a clip can be trained on in windows of `num_frames`.
-
-    Args:
-        folder: path or URI of the clip.
-        num_frames: of a window.
-        missing_masks: "skip", or "ones" for masks that cover everything.
-
-    Raises:
-        BadInput: it cannot. The message says what is wrong.
-        StorageError: its store does not answer.
-    """
-    files, path = open_store(folder)
-    there = _count(files, f"{path}/images")
-    if there < num_frames:
-        raise BadInput(f"{folder}: {there} frames in images/, but a window takes {num_frames}. Leave out short clips.")
-    for name in MASKS if missing_masks == "skip" else ():
-        if _count(files, f"{path}/{name}") < there:
-            raise BadInput(f"{folder}: {name}/ has fewer masks than images/ has frames; {_PREPARE}.")
-    _check_film(folder, there)
-    _check_sound(folder, there)
-    width, height = _read_image(join(folder, "images/frame_0.png")).size
-    return Clip(
-        folder=folder,
-        width=width,
-        height=height,
-        num_frames=there,
-        prompt=_prompt(files, folder, path),
-        missing_masks=missing_masks,
-    )
-
-
 def read_window(clip: Clip, start: int, num_frames: int) -> ClipWindow:
     """Read consecutive frames of a clip, from the frame `start` on.
 
@@ -144,6 +120,7 @@ def read_window(clip: Clip, start: int, num_frames: int) -> ClipWindow:
         frames_VHWC=read_frames(clip, start, num_frames),
         reference_HWC=read_frames(clip, 0, 1)[0],
         speech=read_sound(clip, start * SAMPLES_PER_FRAME, num_frames * SAMPLES_PER_FRAME),
+        gain=clip.gain,
         masks_VHW={name: read_masks(clip, name, start, num_frames) for name in MASKS},
         prompt=clip.prompt,
     )
@@ -176,7 +153,7 @@ def _still_there(clip: Clip) -> Iterator[None]:
 
 def read_sound(clip: Clip, first: int, num_samples: int) -> np.ndarray:
     """Samples of a clip's sound, float32 [num_samples]; silence where it has ended. Raises as above."""
-    with _still_there(clip), _opened_sound(join(clip.folder, "audio.wav")) as sound:
+    with _still_there(clip), opened_sound(join(clip.folder, "audio.wav")) as sound:
         sound.seek(min(first, sound.frames))
         samples = sound.read(num_samples, dtype="float32")
     return np.pad(samples, (0, num_samples - len(samples)))
@@ -197,19 +174,20 @@ def read_truth(clip: Clip) -> dict[str, Any]:
 
 
 def _stack(clip: Clip, name: str, numbers: Iterable[int], mode: str) -> np.ndarray:
-    pictures = [_read_image(join(clip.folder, f"{name}/frame_{number}.png")).convert(mode) for number in numbers]
+    pictures = [read_image(join(clip.folder, f"{name}/frame_{number}.png")).convert(mode) for number in numbers]
     if wrong := next((picture.size for picture in pictures if picture.size != (clip.width, clip.height)), None):
         raise BadInput(f"{clip.folder}/{name}: a picture of {wrong}, others have {(clip.width, clip.height)}.")
     return np.stack([np.asarray(picture) for picture in pictures])
 
 
-def _read_image(path: str) -> Image.Image:
+def read_image(path: str) -> Image.Image:
+    """A picture, decoded. Raises FileNotFoundError; BadInput if it is none."""
     data = read_file(path)
     try:
         picture = Image.open(io.BytesIO(data))
         picture.load()
     except (OSError, SyntaxError, Image.DecompressionBombError) as error:
-        raise BadInput(f"{path} is no picture: {error}; {_PREPARE}.") from error
+        raise BadInput(f"{path} is no picture: {error}; {PREPARE}.") from error
     return picture
 
 
@@ -227,67 +205,20 @@ def read_file(path: str) -> bytes:
         raise StorageError(f"{path} cannot be read: {error}") from error
 
 
-def _count(files: fsspec.AbstractFileSystem, path: str) -> int:
-    """Number of frames 0, 1, 2, ... that lie in a folder without a gap."""
+def read_text(path: str) -> str:
+    """The same as text. Raises FileNotFoundError, StorageError; BadInput if it is not UTF-8."""
     try:
-        names = {posixpath.basename(name) for name in files.ls(path, detail=False)}
-    except FileNotFoundError:
-        return 0
-    return next(number for number in range(len(names) + 1) if f"frame_{number}.png" not in names)
-
-
-def _check_film(folder: str, num_images: int) -> None:
-    path = join(folder, "sub_clip.mp4")
-    try:
-        with av.open(io.BytesIO(read_file(path))) as film:
-            stream = film.streams.video[0]
-            fps = float(stream.average_rate or stream.frames / (stream.duration * stream.time_base))  # type: ignore[operator]
-            num_frames = stream.frames  # 0: the file does not say
-    except FileNotFoundError as error:
-        raise BadInput(f"{path} is missing; {_PREPARE}.") from error
-    except (av.FFmpegError, IndexError, TypeError, ZeroDivisionError) as error:
-        raise BadInput(f"{path} is no video: {error}; {_PREPARE}.") from error
-    if abs(fps - FPS) > _FPS_TOLERANCE:
-        raise BadInput(f"{path} has {fps:.3f} frames per second, not {FPS}; {_PREPARE}.")
-    if num_images < num_frames - _LOST_FRAMES:
-        raise BadInput(
-            f"{path} has {num_frames} frames, but images/ has {num_images} without a gap: some are missing, or they "
-            f"were taken at another rate; {_PREPARE}."
-        )
-
-
-def _check_sound(folder: str, num_frames: int) -> None:
-    path = join(folder, "audio.wav")
-    try:
-        with _opened_sound(path) as sound:
-            rate, channels, num_samples = sound.samplerate, sound.channels, sound.frames
-            samples = sound.read(dtype="float32")
-    except FileNotFoundError as error:
-        raise BadInput(f"{path} is missing: a clip without sound teaches nothing; {_PREPARE}.") from error
-    if (rate, channels) != (SPEECH_RATE, 1):
-        raise BadInput(f"{path} has {rate} Hz and {channels} channels, not 16000 Hz mono; {_PREPARE}.")
-    if num_samples < (num_frames - 1) * SAMPLES_PER_FRAME:
-        seconds = num_samples / SPEECH_RATE
-        raise BadInput(f"{path} ends after {seconds:.2f} s, its {num_frames} frames after {num_frames / FPS:.2f} s.")
-    if not samples.any():
-        raise BadInput(f"{path} is silence, which teaches nothing. Leave out clips in which nobody is heard.")
+        return read_file(path).decode("utf-8-sig")  # some editors begin a file with a mark
+    except UnicodeDecodeError as error:
+        raise BadInput(f"{path} is not UTF-8: {error}. Save it with that encoding.") from error
 
 
 @contextmanager
-def _opened_sound(path: str) -> Iterator[soundfile.SoundFile]:
-    """Raises FileNotFoundError; BadInput if it cannot be read to its end."""
+def opened_sound(path: str) -> Iterator[soundfile.SoundFile]:
+    """A sound file, to be read from. Raises FileNotFoundError; BadInput if it cannot be read to its end."""
     data = read_file(path)
     try:
         with soundfile.SoundFile(io.BytesIO(data)) as sound:
             yield sound
     except soundfile.SoundFileError as error:
-        raise BadInput(f"{path} is no sound: {error}; {_PREPARE}.") from error
-
-
-def _prompt(files: fsspec.AbstractFileSystem, folder: str, path: str) -> str:
-    if files.exists(f"{path}/prompt.txt"):
-        return read_file(join(folder, "prompt.txt")).decode().strip()
-    category = parent_name(folder)
-    if category not in PROMPTS:
-        raise BadInput(f"{folder} lies in {category}/, which is none of {', '.join(PROMPTS)}, and has no prompt.txt.")
-    return PROMPTS[category]
+        raise BadInput(f"{path} is no sound: {error}; {PREPARE}.") from error

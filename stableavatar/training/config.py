@@ -18,6 +18,7 @@ from stableavatar.errors import BadInput
 
 TASKS = ("avatar", "vae", "audio")
 STARTS = ("weights", "base", "nothing")
+LORA_LR = 1e-4  # what is published for it
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,7 +28,7 @@ class Data:
     clips: tuple[str, ...] = ()  # roots of the published layout, lists of clip folders, or folders of shards; or URIs
     encoded: tuple[str, ...] = ()  # folders of Parquet that `stableavatar encode-data` has written, in place of `clips`
     num_latents: int = 21  # latent frames of a window; 21 are 81 video frames
-    sizes: tuple[tuple[int, int], ...] = ()  # (width, height) of the buckets; none: those of the model
+    sizes: tuple[tuple[int, int], ...] = ()  # (width, height) of the buckets; none: the model's, and of `encoded` all
     num_loaders: int = 2  # Ray actors that read and encode clips for each worker
     loader_gpus: float = 0.1  # part of a GPU that each of them takes where workers use GPUs; the worker takes the rest
     missing_masks: str = "skip"  # a clip without masks is left out; "ones": its masks cover everything
@@ -59,7 +60,7 @@ class Augment:
 class Optimiser:
     """AdamW, its schedule and its clipping."""
 
-    lr: float = 2e-5
+    lr: float = 2e-5  # of a file with `lora`: LORA_LR
     weight_decay: float = 3e-2
     eps: float = 1e-10
     betas: tuple[float, float] = (0.9, 0.999)
@@ -220,6 +221,8 @@ def read_config(path: str | Path, presets: Mapping[str, Mapping[str, Any]]) -> T
     if preset is not None and preset not in presets:
         raise BadInput(f"{path}: there is no preset {preset!r}; there is: {', '.join(presets)}")
     merged = _merged(presets[preset] if preset else {}, {"name": Path(path).stem} | values)
+    if merged.get("lora") is not None:
+        merged = _merged({"optimiser": {"lr": LORA_LR}}, merged)
     try:
         return _build(TrainingConfig, merged, "")
     except BadInput as error:

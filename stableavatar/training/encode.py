@@ -25,12 +25,28 @@ from stableavatar.model.conditions import (
 )
 from stableavatar.model.networks import VAE
 from stableavatar.model.vae import encode_portrait, encode_posterior
-from stableavatar.model.weights import load_network
+from stableavatar.model.weights import encoders_hash, load_network
 from stableavatar.presets import Preset
 from stableavatar.segments import as_video
 from stableavatar.training.clips import ClipWindow
+from stableavatar.training.config import TrainingConfig
 
 Sample = dict[str, Tensor]
+
+
+def pause_rms(config: TrainingConfig) -> float:
+    """Below which loudness a run hears silence, as the sampling that it trains for does."""
+    return 0.0 if config.augment.silence_as == "reference" else PAUSE_RMS
+
+
+def encoding_hash(preset: Preset, least_rms: float) -> str:
+    """Hash of everything that windows depend on besides their clips: the frozen networks, and what is silence.
+
+    Raises:
+        WeightsError: a file is missing.
+    """
+    networks = encoders_hash(preset)
+    return networks if least_rms == PAUSE_RMS else f"{networks}-{least_rms:g}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,10 +57,11 @@ class Encoder:
     image: CLIPVisionModel
     audio: Wav2Vec2Model
     text: TextEncoder
+    least_rms: float = PAUSE_RMS  # of a speech that is heard, see `pause_rms`
     prompts: dict[str, Tensor] = field(default_factory=dict, repr=False)
 
     @classmethod
-    def load(cls, preset: Preset, device: str) -> Self:
+    def load(cls, preset: Preset, device: str, least_rms: float = PAUSE_RMS) -> Self:
         """Load the encoders of a preset. The text encoder stays on the CPU: it is the largest, and prompts are few.
 
         Raises:
@@ -55,6 +72,7 @@ class Encoder:
             image=image_network(preset, device),
             audio=audio_network(preset, device),
             text=TextEncoder.load(preset, "cpu"),
+            least_rms=least_rms,
         )
 
     @torch.inference_mode()
@@ -67,7 +85,7 @@ class Encoder:
         mean, logvar = encode_posterior(self.vae, as_video(window.frames_VHWC))
         size = mean.shape[2:]
         reference_BCHW = as_video(window.reference_HWC[None])[:, :, 0]
-        audio = embed_speech(self.audio, window.speech, PAUSE_RMS)
+        audio = embed_speech(self.audio, np.clip(window.speech * window.gain, -1, 1), self.least_rms)
         sample = dict(
             mean=mean,
             logvar=logvar,

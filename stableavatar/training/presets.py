@@ -9,7 +9,7 @@ from typing import Any
 
 SQUARE = ((512, 512),)
 WIDE_AND_TALL = ((832, 480), (480, 832))
-_LORA = {"lora": {"rank": 128, "alpha": 64.0}, "optimiser": {"lr": 1e-4}}
+_LORA = {"lora": {"rank": 128, "alpha": 64.0}}
 
 
 def _run(sizes: tuple[tuple[int, int], ...], **values: Any) -> dict[str, Any]:
@@ -20,7 +20,7 @@ def _run(sizes: tuple[tuple[int, int], ...], **values: Any) -> dict[str, Any]:
 _FULL: dict[str, dict[str, Any]] = {
     "1.3b-square": _run(SQUARE, workers={"num_workers": 4}),
     "1.3b-rec-vec": _run(WIDE_AND_TALL, weights="rec-vec", workers={"num_workers": 4}),
-    # The parameters, gradients and moments of 14B are 224 GB: they lie in parts on all GPUs.
+    # The parameters, gradients and moments of 14B are 303 GB: they lie in parts on all GPUs.
     "14b": _run((*SQUARE, *WIDE_AND_TALL), workers={"num_workers": 8, "sharding": "fsdp"}),
 }
 

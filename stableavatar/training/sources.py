@@ -78,6 +78,12 @@ def num_frames_needed(config: TrainingConfig) -> int:
     return _of_clips(config).num_frames
 
 
+def num_pixels_needed(config: TrainingConfig) -> int:
+    """The shortest side of a clip that a run can use."""
+    found = _of_clips(config) if config.task != "avatar" else None
+    return found.num_pixels if isinstance(found, Crops) else 1
+
+
 def _of_clips(config: TrainingConfig, clips: Sequence[Clip] = ()) -> Crops | Utterances:
     if config.task == "vae":
         return Crops(clips, config.vae, config.batch_size)

@@ -1,16 +1,19 @@
 """Networks to train, and the weights that they start from."""
 
+import hashlib
+import json
 from pathlib import Path
 
 import torch
 from torch import nn
 
+from stableavatar.checkpoints.hashes import HashBook
 from stableavatar.checkpoints.layout import TRUNK
 from stableavatar.checkpoints.tensorfile import open_tensors
 from stableavatar.errors import WeightsError
 from stableavatar.model.names import is_vocal
 from stableavatar.model.networks import AUDIO, TRANSFORMER, VAE
-from stableavatar.model.weights import Component, load_network, matched, random_network
+from stableavatar.model.weights import Component, empty_network, load_network, matched, part_content, random_network
 from stableavatar.presets import Preset, PublishedWeights, find_preset
 from stableavatar.training.config import TrainingConfig
 
@@ -34,24 +37,54 @@ def starting_network(config: TrainingConfig, preset: Preset) -> nn.Module:
         WeightsError: the files of these weights are missing or damaged.
     """
     component = _COMPONENTS[config.task]
-    if preset.lora and config.start == "weights":
-        raise WeightsError(
-            f"{config.model} is a model with a LoRA: no training begins with it. Give the model that it was made for."
-        )
+    _require_start(config, preset)
     if config.start == "nothing":
         network = random_network(lambda: component.build(preset), config.seed)
         if config.task == "vae":
             _prepare_vae(network, config.seed)
     elif config.start == "base":
         network = plain_wan(preset, config.seed)
-    elif config.task == "avatar" or not isinstance(preset.weights_of(component.part), PublishedWeights):
-        network = load_network(component, preset, "cpu", torch.float32)
     else:
+        network = load_network(component, preset, "cpu", torch.float32)
+    return network.train().requires_grad_(True)
+
+
+def hollow_network(config: TrainingConfig, preset: Preset) -> nn.Module:
+    """The same without weights, which takes no memory: for workers that get them from another."""
+    return empty_network(_COMPONENTS[config.task], preset).train().requires_grad_(True)
+
+
+def start_hash(config: TrainingConfig, preset: Preset) -> str:
+    """Hash of what a run begins with: the sizes of its network, and the weights that its seed does not draw.
+
+    Raises:
+        WeightsError: the files of these weights are missing, or no run can begin with them.
+    """
+    component = _COMPONENTS[config.task]
+    _require_start(config, preset)
+    if config.start == "base":
+        folder, path = _base_transformer(preset)
+        content = HashBook(folder).sha256(path)
+    else:
+        content = part_content(component, preset) if config.start == "weights" else ""
+    words = [config.start, dict(getattr(preset, component.part)), content]
+    return hashlib.sha256(json.dumps(words, sort_keys=True).encode()).hexdigest()[:32]
+
+
+def _require_start(config: TrainingConfig, preset: Preset) -> None:
+    """Raises WeightsError if no run begins with such weights."""
+    if config.start != "weights":
+        return
+    part = _COMPONENTS[config.task].part
+    if preset.lora:
         raise WeightsError(
-            f"the {component.part} network of {preset.name} is published as it is: only drawn or saved "
+            f"{config.model} is a model with a LoRA: no training begins with it. Give the model that it was made for."
+        )
+    if config.task != "avatar" and isinstance(preset.weights_of(part), PublishedWeights):
+        raise WeightsError(
+            f"the {part} network of {preset.name} is published as it is: only drawn or saved "
             "ones are trained. Give `start: nothing`, or a saved model."
         )
-    return network.train().requires_grad_(True)
 
 
 def _prepare_vae(vae: nn.Module, seed: int) -> None:
@@ -89,16 +122,24 @@ def plain_wan(preset: Preset, seed: int) -> nn.Module:
     Raises:
         WeightsError: the preset has no folder of published weights, or its base model is missing or another one.
     """
+    folder, path = _base_transformer(preset)
+    network = random_network(lambda: TRANSFORMER.build(preset), seed)
+    fill_trunk(network, folder / path)
+    return network
+
+
+def _base_transformer(preset: Preset) -> tuple[Path, Path]:
+    """The preset's folder, and the base model's transformer in it. Raises WeightsError: there is none."""
     weights = preset.weights
     if not isinstance(weights, PublishedWeights):
         raise WeightsError(f"`start: base` needs a folder of published weights, {preset.name} has none.")
-    path = weights.layout.folder / weights.layout.base / TRUNK
-    if not path.exists():
+    folder, path = weights.layout.folder, weights.layout.base / TRUNK
+    if not (folder / path).exists():
         fetch = f"stableavatar download {weights.size.lower()} {weights.folder} --base"
-        raise WeightsError(f"{path} is missing: `start: base` begins with the base model. `{fetch}` fetches it.")
-    network = random_network(lambda: TRANSFORMER.build(preset), seed)
-    fill_trunk(network, path)
-    return network
+        raise WeightsError(
+            f"{folder / path} is missing: `start: base` begins with the base model. `{fetch}` fetches it."
+        )
+    return folder, path
 
 
 def fill_trunk(network: nn.Module, path: Path) -> None:

@@ -33,8 +33,8 @@ from stableavatar.training.lora import add_lora, save_lora, split_lora
 from stableavatar.training.objective import Moment, Objective, Source
 from stableavatar.training.optimise import Average, clip_gradients, learning_rate, make_optimiser
 from stableavatar.training.order import ALONE, Place, seed_of
-from stableavatar.training.spread import mean_over_workers, spread, sum_over_workers, unspread, without_sync
-from stableavatar.training.start import preset_of, starting_network
+from stableavatar.training.spread import has_values, mean_over_workers, spread, sum_over_workers, unspread, without_sync
+from stableavatar.training.start import hollow_network, preset_of, starting_network
 from stableavatar.training.vae_objective import VaeObjective
 
 OBJECTIVES: dict[str, type[Objective]] = {"avatar": AvatarObjective, "vae": VaeObjective, "audio": AudioObjective}
@@ -52,7 +52,8 @@ class Trainer:
         """
         self.config, self.place, self.device = config, place, torch.device(device)
         self.preset: Preset = preset_of(config)
-        network = starting_network(config, self.preset)
+        build = starting_network if has_values(place) else hollow_network
+        network = build(config, self.preset)
         with torch.random.fork_rng(devices=[]):  # new layers are drawn from the seed, on all workers alike
             torch.manual_seed(seed_of(config.seed, "new layers"))
             if config.lora is not None:

@@ -28,6 +28,7 @@ class Crops:
         self.clips, self.options, self.batch_size = clips, options, batch_size
         used = (*options.windows, *(options.first_windows if options.num_first else ()))
         self.num_frames = max(num_frames for num_frames, _ in used)  # that a clip must have
+        self.num_pixels = max(num_pixels for _, num_pixels in used)  # and each of its sides
 
     def __len__(self) -> int:
         return len(self.clips)

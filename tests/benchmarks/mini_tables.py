@@ -91,7 +91,7 @@ def seam_table(studio: Studio, title: str, rows: Sequence[tuple[str, list[Take]]
     )
     for name, takes in rows:
         made, truth = (
-            mean_of(score for take in takes for score in seam_scores(judge(take).changes_V, _seams(studio, take)))
+            mean_of(score for take in takes for score in seam_scores(judge(take).changes_V, seams_in(studio, take)))
             for judge in (studio.judged, studio.truth)
         )
         table.rows.append((name, made, truth, made.num))
@@ -110,7 +110,8 @@ def lips_over_time(mouth_V: np.ndarray, truth_V: np.ndarray) -> list[tuple[Any, 
     return rows
 
 
-def _seams(studio: Studio, take: Take) -> list[range]:
+def seams_in(studio: Studio, take: Take) -> list[range]:
+    """The frames at which its windows meet."""
     preset, choices = studio.model.preset, dict(take.choices)
     mode, overlap = choices.get("mode", preset.mode), choices.get("overlap", preset.overlap)
     return seams_of(PLANS[mode](take.num_frames, preset.window_latents, overlap).windows, overlap)
