@@ -18,16 +18,18 @@ SECRET_VARIABLES = (
 
 _NAME = r"(?:[\w.]{0,60}[-_.])?(?:signature|sig|token|key|secret|password|passwd|pwd|credentials?|auth|access_?key_?id)"
 _NAME = rf"(?:x-(?:amz|goog)-[\w-]{{1,60}}|AWSAccessKeyId|GoogleAccessId|(?:api|access|account|secret)key|{_NAME})"
+_HIDDEN = r"\*{3}(?!\w)|"  # by an earlier call, which text was put behind since then
 _PATTERNS = (
     # user:password@ of an address. The host begins after the last @ before the path.
     (re.compile(r"(://)[^/\s\"'<>?#]+@"), rf"\1{HIDDEN}@"),
     # ?token=value, also where the address was itself encoded into another one
-    (re.compile(rf"((?:[?&;]|%3F|%26){_NAME}(?:=|%3D))[^&;\s\"'<>#]+", re.IGNORECASE), rf"\1{HIDDEN}"),
+    (re.compile(rf"((?:[?&;]|%3F|%26){_NAME}(?:=|%3D))(?:{_HIDDEN}[^&;\s\"'<>#]+)", re.IGNORECASE), rf"\1{HIDDEN}"),
     # what libraries quote of configurations and of headers
     (
         re.compile(
             r"\b((?:aws_)?(?:secret_access_key|session_token|access_key_id)|AccountKey|SharedAccessSignature"
-            r"|Signature|Credential|password)(\"?'?\s{0,3}[=:]\s{0,3}\"?'?)[^\s,;&\"'<>)}]+",
+            r"|Signature|Credential|password)(\"?'?\s{0,3}[=:]\s{0,3}\"?'?)"
+            rf"(?:{_HIDDEN}[^\s,;&\"'<>)}}]+)",
             re.IGNORECASE,
         ),
         rf"\1\2{HIDDEN}",

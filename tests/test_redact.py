@@ -34,6 +34,11 @@ def test_credentials_are_hidden(text: str) -> None:
     assert redacted(hidden) == hidden
 
 
+@pytest.mark.parametrize("text", [f"https://h/a?token={SECRET}", f"password: {SECRET}"])
+def test_what_is_put_behind_a_hidden_credential_stays(text: str) -> None:
+    assert redacted(f"{redacted(text)}: it timed out") == f"{redacted(text)}: it timed out"
+
+
 def test_what_the_environment_holds_is_hidden_wherever_it_appears(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")  # too short to be told from a word
