@@ -55,6 +55,7 @@ class Disturbance:
     seed: int
     kill_every_s: float
     driver_deaths: tuple[float, ...]
+    max_kills: int | None = None  # of generators; None: as long as the night lasts, which is long on a slow machine
 
 
 def write_manifest(base: str, num_rows: int, faults: list[dict[str, Any]]) -> str:
@@ -84,7 +85,7 @@ def start_driver(manifest: str, output: str, address: str | None) -> subprocess.
 def run_disturbed(manifest: str, output: str, address: str, num_rows: int, disturbance: Disturbance) -> dict[str, int]:
     """Run until a driver says that it is done; gives the number of kills by what was killed. Raises on a failed run."""
     kills = {"generators": 0, "drivers": 0}
-    with _killing(random.Random(disturbance.seed), disturbance.kill_every_s, kills):
+    with _killing(disturbance, kills):
         for share in (*disturbance.driver_deaths, 2.0):
             driver = start_driver(manifest, output, address)
             while driver.poll() is None:
@@ -104,15 +105,15 @@ def num_results(output: str) -> int:
 
 
 @contextmanager
-def _killing(chance: random.Random, every_s: float, kills: dict[str, int]) -> Iterator[None]:
+def _killing(disturbance: Disturbance, kills: dict[str, int]) -> Iterator[None]:
     """While inside, generators die at random moments."""
-    ended = threading.Event()
+    chance, ended = random.Random(disturbance.seed), threading.Event()
 
     def kill_on() -> None:
-        while not ended.wait(0.2):
+        while not ended.wait(0.2) and (disturbance.max_kills is None or kills["generators"] < disturbance.max_kills):
             if not any("__init__" not in title for _, title in generators()):
                 continue  # a generator that never gets through loading would prove nothing
-            ended.wait(chance.uniform(0.0, 2.0) * every_s)
+            ended.wait(chance.uniform(0.0, 2.0) * disturbance.kill_every_s)
             for process, _ in generators():
                 with suppress(psutil.NoSuchProcess):
                     process.kill()
