@@ -5,39 +5,27 @@ import os
 import threading
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, fields, replace
+from dataclasses import asdict, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from manifests.redact import HIDDEN, redacted
 from pipelines import results, storage
 from pipelines.checkpoint import EVERY_S
+from pipelines.look import AUTO, Look
 from pipelines.observers import Observer
 from pipelines.outcome import RenderResult, outcome
 from pipelines.report import ReportWriter
 from pipelines.terminal import RunError, plain_errors
-from pipelines.values import (
-    absolute_loras,
-    amount,
-    listed,
-    moment,
-    node_file,
-    one_of,
-    pairs,
-    positive,
-    read,
-    typed_settings,
-)
+from pipelines.values import amount, moment, node_file, one_of, parse_argument, positive, with_limits
 from stableavatar.checkpoints.layout import VARIANTS
-from stableavatar.choices import BACKENDS, MODES
 from stableavatar.errors import KINDS, BadInput
 from stableavatar.limits import Limits
-from stableavatar.presets import PRESETS, Preset, find_preset
+from stableavatar.presets import Preset
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-AUTO = "auto"
 Location = str | os.PathLike[str]
 
 _one_at_a_time = threading.Lock()  # runs share their process's connection to Ray, and what ends it
@@ -104,25 +92,28 @@ def render(
     from pipelines.run import Options, run  # which loads Ray and torch
     from pipelines.watch import Bounds
 
-    look: dict[str, Any] = {"weights": weights, "settings": settings or {}, "lora": lora}
-    look |= {"memory": memory, "attention": attention}
-    preset = chosen_preset(model, **look)
-    words: dict[str, Any] = {"separator": read("separator", node_file, separator)}
-    words |= {"limit": read("limit", positive, limit), "save_every_s": read("save_every_s", amount, save_every_s)}
-    words |= {"generators": read("generators", positive, generators)}
-    words |= {"limits": replace(limits, inputs=tuple(map(storage.absolute, limits.inputs)))}
+    look = Look.of(model=model, weights=weights, settings=settings, lora=lora, memory=memory, attention=attention)
+    preset = look.preset()
+    own: dict[str, Any] = {
+        "separator": parse_argument("separator", node_file, separator),
+        "limit": parse_argument("limit", positive, limit),
+        "save_every_s": parse_argument("save_every_s", amount, save_every_s),
+        "generators": parse_argument("generators", positive, generators),
+        "limits": replace(limits, inputs=tuple(map(storage.absolute, limits.inputs))),
+    }
     options = Options(
-        **words,
-        carry_over=storage.absolute(carry_over) if isinstance(carry_over, str) else carry_over,
-        retry=None if retry is None else frozenset(read("retry", one_of(KINDS), kind) for kind in retry),
+        **own,
+        carry_over=carry_over,
+        retry=None if retry is None else frozenset(parse_argument("retry", one_of(KINDS), kind) for kind in retry),
         bounds=Bounds(
-            stop_by=read("stop_by", moment, stop_by), max_gpu_hours=read("max_gpu_hours", amount, max_gpu_hours)
+            stop_by=parse_argument("stop_by", moment, stop_by),
+            max_gpu_hours=parse_argument("max_gpu_hours", amount, max_gpu_hours),
         ),
-        arguments=noted(model, **look, **words),
+        arguments=arguments_to_note(look, **own),
         observers=(*observers_of(webhooks), *observers),
     )
     manifest, output = os.fspath(manifest), os.fspath(output)
-    with alone(), plain_errors():
+    with one_run_at_a_time(), plain_errors():
         return outcome(output, run(manifest, output, preset, options=options, console=console))
 
 
@@ -166,7 +157,7 @@ def retry(
     if HIDDEN in json.dumps(run):
         raise BadInput(f"the run on {shown} was given credentials, which are not kept. Give its command again.")
     own = {"save_every_s": save_every_s, "generators": generators}
-    again = repeated(run["arguments"]) | {name: value for name, value in own.items() if value is not None}
+    again = arguments_from_note(run["arguments"]) | {name: value for name, value in own.items() if value is not None}
     again |= {"carry_over": run.get("carried_over") or False}
     until: dict[str, Any] = {"stop_by": stop_by, "max_gpu_hours": max_gpu_hours}
     hearers: dict[str, Any] = {"webhooks": webhooks, "observers": observers, "console": console}
@@ -183,58 +174,19 @@ def observers_of(webhooks: Sequence[str]) -> tuple[Observer, ...]:
     return (Metrics(), ReportWriter(), *([traces] if traces else []), *([Webhooks(webhooks)] if webhooks else []))
 
 
-def chosen_preset(
-    model: str | Preset,
-    weights: str = VARIANTS[0],
-    *,
-    settings: Mapping[str, Any] | None = None,
-    lora: str = "",
-    memory: str = AUTO,
-    attention: str = AUTO,
-) -> Preset:
-    """The preset of a run, by arguments of `render`. A folder of weights is looked at before anything else happens.
-
-    Raises WeightsError if there is no such model or its files are damaged, BadInput for a value that is none.
-    """
-    from stableavatar.checkpoints.inspect import verify_folder  # which loads torch
-
-    places = {"memory": (memory, MODES), "attention": (attention, BACKENDS)}
-    chosen: dict[str, Any] = {
-        name: read(name, one_of(known), value) for name, (value, known) in places.items() if value != AUTO
-    }
-    preset = model if isinstance(model, Preset) else find_preset(model, weights)
-    verify_folder(preset)
-    chosen |= typed_settings(settings or {}) | ({"lora": absolute_loras(lora)} if lora else {})
-    return replace(preset, **chosen)
+def arguments_to_note(look: Look, *, limits: Limits, **own: Any) -> dict[str, Any]:
+    """The arguments of a run, to be noted with it as JSON, for `retry`. {} where JSON cannot hold them."""
+    noted = look.to_note()
+    return {**noted, **asdict(limits), **own} if noted else {}
 
 
-def noted(
-    model: str | Preset, *, settings: Mapping[str, Any], lora: str, limits: Limits, **more: Any
-) -> dict[str, Any]:
-    """The arguments of a run to be noted with it as JSON, so that it can be repeated from another folder.
-
-    Nothing of a run whose preset is somebody's own, which JSON cannot hold.
-    """
-    if isinstance(model, Preset):
-        return {}
-    found: dict[str, Any] = {"model": model if model in PRESETS else storage.absolute(model)}
-    found |= {"settings": typed_settings(settings), "lora": absolute_loras(lora) if lora else ""}
-    return {**found, **asdict(limits), **more}
-
-
-def repeated(noted: Mapping[str, Any]) -> dict[str, Any]:
-    """Noted arguments as `render` takes them; also those of versions that noted the words of the command line."""
-    given = {name: value for name, value in noted.items() if value is not None}
-    limits = {field.name: given.pop(field.name) for field in fields(Limits)}
-    schemes = limits["input_schemes"]
-    limits["input_schemes"] = listed(schemes) if isinstance(schemes, str) else tuple(schemes)
-    if "set" in given:
-        given["settings"] = pairs(given.pop("set"))
-    return {**given, "limits": Limits(**limits | {"inputs": tuple(limits["inputs"])})}
+def arguments_from_note(noted: Mapping[str, Any]) -> dict[str, Any]:
+    """Noted arguments as `render` takes them."""
+    return with_limits({name: value for name, value in noted.items() if value is not None})
 
 
 @contextmanager
-def alone() -> Iterator[None]:
+def one_run_at_a_time() -> Iterator[None]:
     """Raises RunError if another run goes on in this process: the first to end would end the other."""
     if not _one_at_a_time.acquire(blocking=False):
         raise RunError("another run goes on in this process. Wait for it, or begin this one in a process of its own.")

@@ -1,15 +1,14 @@
 """The words of the command line, and what they mean."""
 
 import argparse
-import math
 import sys
-from dataclasses import fields
 from typing import Any, NoReturn
 
 from manifests.build import DEFAULT_ID, ID_BY_LANGUAGE
 from manifests.cells import Value
 from manifests.schema import MANIFEST
 from pipelines import storage
+from pipelines.arguments_train import add_training_commands
 from pipelines.checkpoint import EVERY_S
 from pipelines.values import (
     absolute_loras,
@@ -21,23 +20,17 @@ from pipelines.values import (
     pairs,
     positive,
     seconds,
-    size,
     typed_settings,
-    whole,
+    with_limits,
 )
 from stableavatar.audio.span import Span
 from stableavatar.checkpoints.layout import VARIANTS
 from stableavatar.choices import BACKENDS, CHOICES, MODES
-from stableavatar.drawn.sentences import SPLITS
 from stableavatar.errors import KINDS
 from stableavatar.limits import Limits
-from stableavatar.preprocess.layout import CATEGORIES
-from stableavatar.preprocess.rules import Rules
 from stableavatar.presets import PRESETS
-from stableavatar.units import FPS
 
 WRONG_WORDS = 1  # exit code, as of everything that ends a command
-LOOK = ("model", "weights", "settings", "lora", "memory", "attention")  # words of `api.chosen_preset`
 
 # What `manifest` finds itself, or what only a single row can say.
 FOUND = ("portrait", "audio", "id", "video_name", "subtitles", "audio_tracks", "base_video", "segments")
@@ -57,6 +50,17 @@ def parser() -> argparse.ArgumentParser:
     """The words of the command line."""
     top = Parser(prog="stableavatar", description="Talking videos from portraits and speech, in bulk.")
     commands = top.add_subparsers(required=True, metavar="COMMAND")
+    add_run_commands(commands)
+    add_manifest_command(commands)
+    add_model_commands(commands)
+    add_sound_commands(commands)
+    add_training_commands(commands)
+    add_output_commands(commands)
+    return top
+
+
+def add_run_commands(commands: Any) -> None:
+    """Those that make the videos of a manifest, or only look at it."""
     manifest, limits, until = manifest_options(), limit_options(), until_options()
     render = commands.add_parser(
         "render", parents=[manifest, limits, until], help="make the videos that are not made yet"
@@ -80,11 +84,21 @@ def parser() -> argparse.ArgumentParser:
     )
     check.set_defaults(command="check", output="", carry_over=False)
 
-    build = commands.add_parser(
-        "manifest", help="make a manifest: every portrait with every voice, or each with its own"
-    )
-    add_build_words(build)
 
+def add_output_commands(commands: Any) -> None:
+    """Those that tell of an output."""
+    status = commands.add_parser("status", help="how far an output is")
+    status.add_argument("output", metavar="OUTPUT", help="folder or URI given to render")
+    status.add_argument("--json", action="store_true", help="for machines")
+    status.set_defaults(command="status")
+
+    report = commands.add_parser("report", help="write OUTPUT/report.html, the page about an output as it is now")
+    report.add_argument("output", metavar="OUTPUT", help="folder or URI given to render")
+    report.set_defaults(command="report")
+
+
+def add_model_commands(commands: Any) -> None:
+    """Those about the files of published models."""
     fetch = commands.add_parser("download", help="fetch a published model")
     fetch.add_argument("size", metavar="SIZE", help="1.3b or 14b")
     fetch.add_argument("folder", nargs="?", default="checkpoints", metavar="DIR", help="where to (checkpoints)")
@@ -102,6 +116,9 @@ def parser() -> argparse.ArgumentParser:
     to_safetensors.add_argument("out", metavar="OUT", help="may be DIR itself")
     to_safetensors.set_defaults(command="convert")
 
+
+def add_sound_commands(commands: Any) -> None:
+    """Those that make one sound of another."""
     sound = sound_options()
     extract = commands.add_parser("extract-audio", parents=[sound], help="sound as 16 kHz mono WAV")
     extract.add_argument("--start-s", type=seconds, default=0.0, metavar="N", help="where to start, seconds")
@@ -117,52 +134,12 @@ def parser() -> argparse.ArgumentParser:
     )
     vocals.set_defaults(command="separate-vocals")
 
-    drawn = commands.add_parser(
-        "draw-data", help="a data set of drawn talking heads, of which the truth is known, to try training on"
+
+def add_manifest_command(commands: Any) -> None:
+    """The one that makes a manifest."""
+    build = commands.add_parser(
+        "manifest", help="make a manifest: every portrait with every voice, or each with its own"
     )
-    add_drawn_words(drawn)
-
-    prepare = commands.add_parser("prepare-data", help="raw videos to training data: clips, sound, frames and masks")
-    add_prepare_words(prepare)
-
-    train = commands.add_parser("train", help="train a model, or go on with it")
-    train.add_argument("config", metavar="CONFIG", help="YAML file of the run")
-    train.set_defaults(command="train")
-
-    encode = commands.add_parser("encode-data", help="encode training clips once, for all runs on them")
-    encode.add_argument("config", metavar="CONFIG", help="YAML file of a run: its clips, model and window")
-    encode.add_argument("--output", required=True, metavar="URI", help="folder or URI for the encoded windows")
-    encode.add_argument("--windows-per-clip", type=positive, default=1, metavar="K", help="each starts elsewhere (1)")
-    encode.add_argument("--num-clips", type=positive, metavar="N", help="only the first N clips")
-    encode.set_defaults(command="encode-data")
-
-    status = commands.add_parser("status", help="how far an output is")
-    status.add_argument("output", metavar="OUTPUT", help="folder or URI given to render")
-    status.add_argument("--json", action="store_true", help="for machines")
-    status.set_defaults(command="status")
-
-    report = commands.add_parser("report", help="write OUTPUT/report.html, the page about an output as it is now")
-    report.add_argument("output", metavar="OUTPUT", help="folder or URI given to render")
-    report.set_defaults(command="report")
-    return top
-
-
-def add_drawn_words(drawn: argparse.ArgumentParser) -> None:
-    """Which clips are drawn."""
-    drawn.add_argument("output", metavar="OUTPUT", help="folder of the data set; what is there already stays")
-    drawn.add_argument("--clips", type=positive, required=True, metavar="N", help="how many: one for each seed")
-    drawn.add_argument("--seed", type=whole, default=0, metavar="S", help="the first seed (0)")
-    drawn.add_argument(
-        "--split", choices=SPLITS, default=SPLITS[0], help="their sentences and voices have nothing in common"
-    )
-    drawn.add_argument("--size", type=size, default=(96, 96), metavar="WxH", help="pixels (96x96)")
-    drawn.add_argument("--frames", type=positive, default=81, metavar="N", help="of each clip, 25 a second (81)")
-    drawn.add_argument("--workers", type=positive, default=1, metavar="K", help="clips drawn at a time (1)")
-    drawn.set_defaults(command="draw-data")
-
-
-def add_build_words(build: argparse.ArgumentParser) -> None:
-    """What a manifest is made from."""
     build.add_argument("out", metavar="OUT", help="the manifest to write: .jsonl, .csv or .parquet; path or URI")
     build.add_argument(
         "--portraits", nargs="+", required=True, metavar="PATH",
@@ -186,45 +163,6 @@ def add_build_words(build: argparse.ArgumentParser) -> None:
     build.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="a column of all rows")
     build.add_argument("--force", action="store_true", help="write over a manifest that is there")
     build.set_defaults(command="manifest")
-
-
-def add_prepare_words(prepare: argparse.ArgumentParser) -> None:
-    """What training data are made from."""
-    usual = Rules()
-    prepare.add_argument("videos", nargs="+", metavar="VIDEO_OR_FOLDER", help="paths or URIs")
-    prepare.add_argument(
-        "--output", required=True, metavar="ROOT", help="folder of the training data, seen by all nodes"
-    )
-    prepare.add_argument(
-        "--category", choices=CATEGORIES, default=usual.category, help="what the people do (%(default)s)"
-    )
-    prepare.add_argument(
-        "--face-landmarks", type=node_file, metavar="FILE.task",
-        help="model of MediaPipe's Face Landmarker, which draws the masks of face and lips; without: all ones",
-    )  # fmt: skip
-    prepare.add_argument(
-        "--min-seconds",
-        type=amount,
-        default=usual.min_frames / FPS,
-        metavar="N",
-        help="shorter shots are left out (%(default)g)",
-    )
-    prepare.add_argument("--max-seconds", type=amount, metavar="N", help="longer shots become several clips")
-    prepare.add_argument(
-        "--scene-threshold", type=amount, default=usual.scene_threshold, metavar="N",
-        help="how much a cut changes the picture, up to 100; less finds more cuts (%(default)g)",
-    )  # fmt: skip
-    prepare.set_defaults(command="prepare-data")
-
-
-def chosen_rules(args: argparse.Namespace) -> Rules:
-    """What becomes a clip, by the options. Raises BadInput."""
-    return Rules(
-        category=args.category,
-        min_frames=math.ceil(args.min_seconds * FPS - 1e-6),
-        max_frames=None if args.max_seconds is None else int(args.max_seconds * FPS + 1e-6),
-        scene_threshold=args.scene_threshold,
-    )
 
 
 def common_cells(args: argparse.Namespace) -> dict[str, Value]:
@@ -330,13 +268,9 @@ def until_options() -> Parser:
     return options
 
 
-def asked(args: argparse.Namespace) -> dict[str, Any]:
+def api_arguments(args: argparse.Namespace) -> dict[str, Any]:
     """What the words of `render`, `check` or `retry` ask for, as `pipelines.api` takes it."""
     given = {name: value for name, value in vars(args).items() if value is not None}
     for name in ("command", "dry_run", "log_json"):
         given.pop(name, None)
-    if "settings" in given:
-        given["settings"] = pairs(given["settings"])
-        limits = {field.name: given.pop(field.name) for field in fields(Limits)}
-        given["limits"] = Limits(**limits | {"inputs": tuple(limits["inputs"])})
-    return given
+    return with_limits(given | {"settings": pairs(given["settings"])}) if "settings" in given else given

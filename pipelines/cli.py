@@ -3,17 +3,20 @@
 import argparse
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from rich.markup import escape
 
 from manifests.redact import redacted
 from manifests.schema import ManifestError
-from pipelines import plan, results, storage, tables
-from pipelines.api import chosen_preset, render, retry
-from pipelines.arguments import LOOK, asked, chosen_span, common_cells, parser
+from pipelines import carry_over, plan, results, storage, tables
+from pipelines.api import render, retry
+from pipelines.arguments import api_arguments, chosen_span, common_cells, parser
 from pipelines.cli_train import TRAINING_COMMANDS
 from pipelines.logs import is_json, start_logging
+from pipelines.look import Look
+from pipelines.observers import Observer
 from pipelines.outcome import RenderResult
 from pipelines.report import write_report
 from pipelines.stage import Row
@@ -32,6 +35,11 @@ from pipelines.terminal import (
 )
 from stableavatar.errors import RowError, WeightsError
 from stableavatar.presets import find_preset
+
+NOISE = (
+    "the preset tiny has random weights, and its pictures are noise. Name a model: "
+    "--model with mini, or with the folder that `stableavatar download` makes."
+)
 
 logger = logging.getLogger(__name__)
 
@@ -68,13 +76,27 @@ def run_render(args: argparse.Namespace) -> int:
     if args.dry_run:
         return run_check(args)
     start_logging(args.log_json)
-    return print_result(render(**asked(args), console=console))
+    observers = [NoiseWarning()] if args.model == "tiny" else []
+    return print_result(render(**api_arguments(args), observers=observers, console=console))
+
+
+class NoiseWarning(Observer):
+    """Says what a model of random weights makes, before it does."""
+
+    def begin(self, run: Mapping[str, Any]) -> None:
+        """Unless nothing is left to be made."""
+        if run["num_rows"] == run["num_done"] + sum(run["left"].values()):
+            return
+        if is_json():
+            logger.warning(NOISE)
+        else:
+            console.print(f"[yellow]Only noise:[/] {escape(NOISE)}", soft_wrap=True)
 
 
 def run_retry(args: argparse.Namespace) -> int:
     """Render the rows again that failed, as the newest run on this output was told to."""
     start_logging(args.log_json)
-    return print_result(retry(**asked(args), console=console))
+    return print_result(retry(**api_arguments(args), console=console))
 
 
 def print_result(result: RenderResult) -> int:
@@ -95,9 +117,9 @@ def print_result(result: RenderResult) -> int:
     elif result.unfinished:
         say(
             f"Stopped because {result.stopped}: {len(result.unfinished)} rows are unfinished. The same command goes on "
-            f"from where they are; they are listed in {result.carry_over}."
+            f"from where they are; they are listed in {result.carry_over_uri}."
         )
-    say(f"Videos: {result.videos}  Results: {result.results}  Report: {result.report}")
+    say(f"Videos: {result.videos_uri}  Results: {result.results_uri}  Report: {result.report_uri}")
     return result.exit_code
 
 
@@ -107,11 +129,10 @@ def run_check(args: argparse.Namespace) -> int:
     from stableavatar.audio.separator import find_separator
     from stableavatar.model.weights import weights_hash
 
-    words = asked(args)
-    preset = chosen_preset(**{name: words[name] for name in LOOK if name in words})
+    words = api_arguments(args)
+    preset = Look.of(**words).preset()
     output = storage.absolute(args.output or ".")
-    left = plan.carry_over_uri(output)
-    carried = left if args.carry_over and storage.exists(left) else ""
+    carried = carry_over.find_list(output, args.carry_over, keep=False)
     rows = plan.read_manifest(args.manifest, may_be_empty=args.carry_over)
     rows += plan.read_manifest(carried) if carried else []
     rows = plan.select_rows(rows, args.limit, carried, model=preset.name, weights_hash=weights_hash(preset))

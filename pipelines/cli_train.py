@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from rich.markup import escape
 
 from pipelines import storage, tables
-from pipelines.arguments import chosen_rules
+from pipelines.arguments_train import chosen_rules
 from pipelines.logs import start_logging
 from pipelines.terminal import ALL_FINE, SOME_FAILED, BadConfig, console, counted, errors, plain_errors, say
 from stableavatar.errors import BadInput

@@ -16,10 +16,10 @@ from pipelines.logs import is_json
 from pipelines.observers import Observer
 from pipelines.progress import Snapshot
 from pipelines.stage import Place, Row, place
+from pipelines.terminal import MAX_RUNNING
 
 LIVE_EVERY_S = 0.5
 LOG_EVERY_S = 10.0
-MAX_SHOWN = 16  # running rows
 
 logger = logging.getLogger(__name__)
 
@@ -93,7 +93,7 @@ class Display(Observer):
         facts = self.facts()
         shown = (
             f"  {row['id']}  {row['windows_done']:.1f} of {row['num_windows']} windows"
-            for row in facts["running"][:MAX_SHOWN]
+            for row in facts["running"][:MAX_RUNNING]
         )
         return Group(*(Text(line, no_wrap=True) for line in (_line(facts), *shown)))
 

@@ -9,6 +9,7 @@ from pipelines.stage import Row
 
 # What a measured row has. One that was copied, or found made by an earlier attempt, took no time to sample.
 NEEDED = ("generate_s", "sample_s", "num_windows", "num_steps", "width", "height", "window_latents")
+ESTIMATE_COLUMNS = ("status", "attempts", *NEEDED)  # of the result table
 
 Size = tuple[int, int, int]  # width and height in pixels, latent frames of a window
 
@@ -21,7 +22,7 @@ class Estimate:
     """
 
     def __init__(self, finished: Iterable[Mapping[str, Any]] = ()) -> None:
-        """`finished`: rows of the result table."""
+        """`finished`: rows of the result table, with ESTIMATE_COLUMNS."""
         self._measured: dict[Size, list[float]] = defaultdict(list)  # seconds for each unit of work
         self._speeds: dict[Size, float] = {}  # the middle of each of those
         self._speed = 1.0  # and of these

@@ -214,7 +214,7 @@ def _holder(look: Look) -> str:
 def _refusal(output: str, look: Look) -> str:
     return (
         f"{output}: {_holder(look)}. Wait for it to end, stop it, or give this one another output. "
-        f"Of videos `stableavatar status {output}` tells how far it is."
+        f"`stableavatar status {output}` shows how far a run of videos is."
     )
 
 

@@ -3,11 +3,16 @@
 import logging
 from statistics import fmean
 
+from av.error import FFmpegError
+
 from pipelines import cache, storage
+from pipelines.retries import patience
 from pipelines.stage import Row, Stage
-from stableavatar.errors import BrokenVideo
+from stableavatar.errors import BrokenVideo, RowError
 from stableavatar.video.quality import VideoQuality, check_contract, measure_video
 from stableavatar.video.sheet import ContactSheet
+
+SHEET_PATIENCE_S = 30.0  # with the store
 
 logger = logging.getLogger(__name__)
 
@@ -44,8 +49,9 @@ class Measure(Stage):
 def write_sheet(sheet: ContactSheet, row: Row) -> None:
     """Write the row's contact sheet. Without one the report shows no picture, and the video is as good."""
     try:
-        storage.write(sheet.jpeg(), row["sheet"])
-    except Exception as error:
+        with patience(SHEET_PATIENCE_S):
+            storage.write(sheet.jpeg(), row["sheet"])
+    except (RowError, OSError, ValueError, FFmpegError) as error:
         logger.warning("%s: no contact sheet: %s", row["id"], error)
 
 

@@ -97,8 +97,7 @@ class Metrics(Observer):
     def end(self, report: RunReport) -> None:
         """Nothing runs, and nothing waits."""
         self._is_heard = False
-        num_failed = sum(row["status"] == "failed" for row in report.finished)
-        self._set_rows(len(report.finished) - num_failed, num_failed, unfinished=len(report.unfinished))
+        self._set_rows(report.num_ok, report.num_failed, unfinished=len(report.unfinished))
         for name in ("generators", "generators_busy", "windows_per_second", "checkpoint_age_seconds", "seconds_left"):
             self._gauges[name].set(0)
         self._set_queues({})

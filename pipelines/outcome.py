@@ -7,25 +7,30 @@ from typing import Any, Self
 import pyarrow as pa
 
 from manifests.redact import redacted_values
-from pipelines import plan, results, storage
+from pipelines import carry_over, results, storage
 from pipelines.stage import Row
 from pipelines.terminal import ALL_FINE, SOME_FAILED, UNFINISHED
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunReport:
-    """What came of a run. Its rows are those of the manifest, as far as they are shown to people.
+    """What came of a run. Its rows are those of the manifest, as far as they are shown to people."""
 
-    `finished`: it brought them to an end; `unfinished`: it did not, because it stopped or was meant for rows that had
-    failed; `left`: they failed for good in earlier runs; `done`: earlier runs made them. `stopped`: why it ended early;
-    empty if it did not.
-    """
+    finished: list[Row]  # it brought them to an end
+    unfinished: list[Row]  # it did not, because it stopped or was meant for rows that had failed
+    left: list[Row]  # they failed for good in earlier runs
+    done: list[Row]  # earlier runs made them
+    stopped: str  # why it ended early; empty if it did not
 
-    finished: list[Row]
-    unfinished: list[Row]
-    left: list[Row]
-    done: list[Row]
-    stopped: str
+    @property
+    def num_ok(self) -> int:
+        """Rows that this run made."""
+        return sum(row["status"] == "ok" for row in self.finished)
+
+    @property
+    def num_failed(self) -> int:
+        """Rows that failed in this run."""
+        return sum(row["status"] == "failed" for row in self.finished)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,24 +90,24 @@ class RenderResult:
         return UNFINISHED if self.unfinished else SOME_FAILED if self.failed else ALL_FINE
 
     @property
-    def videos(self) -> str:
+    def videos_uri(self) -> str:
         """Folder or URI of the videos."""
         return storage.join(self.output, "videos")
 
     @property
-    def results(self) -> str:
+    def results_uri(self) -> str:
         """The Parquet file of the result table."""
         return storage.join(self.output, results.COMPACTED)
 
     @property
-    def report(self) -> str:
+    def report_uri(self) -> str:
         """The page about the output, for people."""
         return storage.join(self.output, results.REPORT)
 
     @property
-    def carry_over(self) -> str:
+    def carry_over_uri(self) -> str:
         """The manifest of what is left, which is there if something is."""
-        return plan.carry_over_uri(self.output)
+        return carry_over.list_uri(self.output)
 
     def table(self) -> pa.Table:
         """The whole result table as it is now, with the rows of all runs on this output. Raises StorageError."""
@@ -110,7 +115,7 @@ class RenderResult:
 
     def to_dict(self) -> dict[str, Any]:
         """All of it as plain values for JSON or an XCom, without credentials."""
-        names = ("num_ok", "num_done_before", "exit_code", "videos", "results", "report")
+        names = ("num_ok", "num_done_before", "exit_code", "videos_uri", "results_uri", "report_uri", "carry_over_uri")
         return redacted_values(asdict(self) | {name: getattr(self, name) for name in names})
 
     def _with(self, status: str) -> tuple[RowResult, ...]:

@@ -1,25 +1,20 @@
 """What a run has to do: which rows its manifest holds, which of them are done, and in which order the rest goes."""
 
-import hashlib
-import json
 import pickle
 import time
-from collections.abc import Callable, Container, Iterable
-from contextlib import suppress
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import pyarrow as pa
 
 from manifests.formats import SUFFIXES
 from manifests.identity import default_id
-from manifests.read import fail_duplicates, parse_manifest, resolve
-from manifests.redact import redacted, redacted_values
-from manifests.schema import MANIFEST, ManifestError
+from manifests.read import fail_duplicates, parse_manifest
+from manifests.schema import ManifestError
 from pipelines import storage
 from pipelines.stage import Row, fail, known_place, place
 from pipelines.threads import helpers
 from stableavatar.errors import Quarantined, RowError
-from stableavatar.tracks import moved_tracks
 
 DEADLY = (
     "three processes that worked on it died (killed, or out of memory). See the log; "
@@ -123,72 +118,6 @@ def _count_on(row: Row, before: Row | None) -> Row:
     if not before or before["content_id"] not in ("", row["content_id"]):
         return row
     return {**row, "attempts": (before["attempts"] or 0) + 1, "gpu_s": before["gpu_s"] or 0.0}
-
-
-def carry_over_uri(output: str) -> str:
-    """Where a run that stops lists what is left."""
-    return storage.join(output, "carry-over.jsonl")
-
-
-def carried_over(output: str) -> str:
-    """A copy of what an earlier run has left, named by its content; empty if there is nothing.
-
-    Results name their rows by this copy: it stays as it is when the list is written again.
-    """
-    data = storage.read_if_there(carry_over_uri(output))
-    if data is None:
-        return ""
-    uri = storage.join(output, f"carried-over/{hashlib.sha256(data).hexdigest()[:16]}.jsonl")
-    storage.write(data, uri)
-    return uri
-
-
-def write_carry_over(output: str, rows: Iterable[Row], known: Container[str] | None = None) -> None:
-    """List the rows that are left as a manifest: every setting filled in, files named from the root. None: no list.
-
-    Args:
-        output: where to.
-        rows: what is left. One that could not be read says too little to be listed: it stays in its own manifest.
-        known: ids that the run knew. What is listed already under another one stays as it is; None: nothing does.
-    """
-    uri = carry_over_uri(output)
-    before = [] if known is None else (storage.read_if_there(uri) or b"").splitlines()
-    kept = [line + b"\n" for line in before if line.strip() and _listed_id(line) not in (known or ())]
-    lines = [*kept, *(_manifest_line(row) for row in rows if row["status"] != "failed")]
-    if lines:
-        storage.write(b"".join(lines), uri)
-    else:
-        storage.remove(uri)
-
-
-def _listed_id(line: bytes) -> str | None:
-    """The id in a line of the list; None if it has none, or somebody broke the line."""
-    try:
-        row = json.loads(line)
-    except (ValueError, RecursionError):
-        return None
-    return row.get("id") if isinstance(row, dict) else None
-
-
-def _manifest_line(row: Row) -> bytes:
-    given = {column.name: row[column.name] for column in MANIFEST if row[column.name] is not None}
-    files = {name: resolve(row[name], row["manifest"]) for name in ("portrait", "audio")}
-    moved = moved_tracks(row, lambda name: resolve(name, row["manifest"]))
-    files |= {name: text for name, text in moved.items() if text is not None}
-    if row["lora"]:
-        from stableavatar.model.lora import parse_loras  # which loads torch
-
-        named = ((resolve(name, row["manifest"]), weight) for name, weight in parse_loras(row["lora"]))
-        files["lora"] = ",".join(f"{uri}:{weight:g}" for uri, weight in named)
-    if row["segments"]:
-        from stableavatar.correction.words import parse_segments
-
-        files["base_video"] = resolve(row["base_video"], row["manifest"])
-        with suppress(ValueError, RecursionError):  # what cannot be read stays as it is: the next run says so
-            sentences = parse_segments(row["segments"])
-            files["segments"] = json.dumps([{**vars(s), "audio": resolve(s.audio, row["manifest"])} for s in sentences])
-    shown = redacted_values({**given, **files, **unpack(row)})
-    return f"{json.dumps(shown, ensure_ascii=False, default=lambda value: redacted(str(value)))}\n".encode()
 
 
 def check_rows(rows: list[Row], check: Callable[[Row], Row]) -> list[Row]:

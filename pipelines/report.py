@@ -16,11 +16,11 @@ from typing import Any
 from urllib.parse import quote
 
 from manifests.redact import redacted
-from pipelines import results, storage
+from pipelines import carry_over, results, storage
 from pipelines.observers import Observer
 from pipelines.outcome import RunReport
 from pipelines.results import FILES_AT_ONCE
-from pipelines.stage import Row, place
+from pipelines.stage import STAGES, Row, place, reason_of
 from pipelines.status import COLUMNS, Facts, Status, ended_rows, gpu_s, read_facts, status_of, utc, video_s
 from pipelines.terminal import counted
 from pipelines.threads import helpers
@@ -28,8 +28,8 @@ from pipelines.timeline import WIDTH, Bar, Timeline, busy_share, clock, timeline
 from stableavatar.errors import RowError
 from stableavatar.units import FPS
 
-SHOWN = [*COLUMNS, "id", "content_id", "video_name", "error", "stage", "spans", "width", "height"]
-SHOWN += ["attempts", "num_windows"]
+ROW_COLUMNS = [*COLUMNS, "id", "content_id", "video_name", "error", "stage", "spans", "width", "height"]
+ROW_COLUMNS += ["attempts", "num_windows"]
 FIRST_CARDS = 12  # videos; the others are folded away
 MAX_SHEETS = 60
 MAX_SHEET_BYTES = 60_000
@@ -42,16 +42,17 @@ MAX_IDS = 3  # in the words on a bar
 
 logger = logging.getLogger(__name__)
 
-# What to do about failures of each kind; {retry} is a command.
+# What to do about failures of each kind. Where a run does not try them again, the command that does comes after it.
 REMEDIES = {
     "bad_input": "The rows or their files cannot be used. Put them right; the next run looks at them again.",
     "storage": "A store refused: no permission, or a full disk. The next run tries them again.",
     "network": "A store could not be reached, though it was tried again and again. The next run tries them again.",
-    "out_of_memory": "The device cannot hold these videos. Make them shorter or smaller, or use a larger GPU: {retry}",
-    "broken_video": "What was made is blank or not as promised, and was removed. With other settings: {retry}",
-    "quarantined": "They killed every process that worked on them. See the log, then: {retry}",
-    "internal": "Nobody expected this. The log has the trace. Afterwards: {retry}",
+    "out_of_memory": "The device cannot hold these videos. Make them shorter or smaller, or use a larger GPU:",
+    "broken_video": "What was made is blank or not as promised, and was removed. With other settings:",
+    "quarantined": "They killed every process that worked on them. See the log, then:",
+    "internal": "Nobody expected this. The log has the trace. Afterwards:",
 }
+COLOURS = dict(zip(STAGES, ("#8a8f98", "#5b8fb9", "#9a7bb0", "#4f9d94", "#d98e3c", "#7d9a52"), strict=True))
 
 
 class ReportWriter(Observer):
@@ -85,7 +86,7 @@ class ReportWriter(Observer):
 
     def _write(self) -> None:
         """Unless another run has taken the output over: the page is about that one now."""
-        facts = read_facts(self.run["output"], SHOWN)
+        facts = read_facts(self.run["output"], ROW_COLUMNS)
         if facts.run.get("started_at") == self.run.get("started_at"):
             _write(self.run["output"], facts, self.stopped)
 
@@ -114,7 +115,7 @@ def write_report(output: str, stopped: str = "") -> str:
     Raises BadInput if no run has ever begun there, StorageError.
     """
     output = storage.absolute(output)
-    return _write(output, read_facts(output, SHOWN), stopped)
+    return _write(output, read_facts(output, ROW_COLUMNS), stopped)
 
 
 def _write(output: str, facts: Facts, stopped: str) -> str:
@@ -149,7 +150,7 @@ def render_page(output: str, facts: Facts, stopped: str = "") -> str:
         timings=timings(mine),
         timeline=timeline(mine),
         slowest=[(row, cards.index(row)) for row in slowest],
-        files=[name for name in storage.names_in(output) if name in (results.COMPACTED, "carry-over.jsonl")],
+        files=[name for name in storage.names_in(output) if name in (results.COMPACTED, carry_over.LIST)],
     )
 
 
@@ -181,8 +182,7 @@ def failures(mine: Iterable[Row], earlier: Iterable[Row]) -> dict[str, list[Reas
     failed = [{**row, "is_earlier": False} for row in mine if row["status"] == "failed"]
     failed += [{**row, "is_earlier": True} for row in earlier]
     for row in sorted(failed, key=place):
-        words = row["error"].removeprefix(f"row {row['row_number']} of {row['manifest']}: ")
-        found[row["error_kind"]][row["stage"], words].append(row)
+        found[row["error_kind"]][row["stage"], reason_of(row)].append(row)
     return {
         kind: [Reason(stage=stage, words=words, rows=tuple(rows)) for (stage, words), rows in found[kind].items()]
         for kind in sorted(found)
@@ -236,18 +236,19 @@ def _template() -> Any:
     )
     own = (duration, clock, clock_and_day, period, bar_words, num_rows, shlex.quote)
     environment.filters |= {function.__name__: function for function in own}
-    limits = {
+    environment.globals |= {
         "FIRST_CARDS": FIRST_CARDS,
         "FIRST_REASONS": FIRST_REASONS,
         "MAX_REASONS": MAX_REASONS,
         "MAX_ROWS": MAX_ROWS,
-    }
-    environment.globals |= {
-        **limits,
         "MAX_LINKS": MAX_LINKS,
         "WIDTH": WIDTH,
         "FPS": FPS,
         "REMEDIES": REMEDIES,
+        "FINAL_KINDS": results.FINAL_KINDS,
+        "COLOURS": COLOURS,
+        "CARRY_OVER": carry_over.LIST,
+        "RESULTS": results.COMPACTED,
         "counted": counted,
         "utc": utc,
     }

@@ -281,7 +281,7 @@ def clean_up(output: str, done: Iterable[Row]) -> None:
 
 def write_run(
     output: str, *, manifest: str, model: str, num_rows: int, began_at: float | None = None, **more: Any
-) -> Row:
+) -> dict[str, Any]:
     """Note what the newest run is about, for `status`; `more` is anything that JSON can hold (see pipelines.status).
 
     `began_at`: in seconds since 1970; None: now. Gives what it wrote.

@@ -2,7 +2,7 @@
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -12,12 +12,12 @@ import ray
 from rich.console import Console
 
 from manifests.read import carried_schema
-from pipelines import plan, results, storage
+from pipelines import carry_over, plan, results, storage
 from pipelines.check import Check
 from pipelines.checkpoint import EVERY_S
 from pipelines.display import Display
 from pipelines.encode_text import Encoder, EncodeText, load_encoder
-from pipelines.estimate import Estimate
+from pipelines.estimate import ESTIMATE_COLUMNS, Estimate
 from pipelines.generate import Generate, Generator, load_avatar, load_in_part
 from pipelines.lease import Lease
 from pipelines.measure import Measure
@@ -29,7 +29,7 @@ from pipelines.queues import Queues
 from pipelines.results import WriteResult
 from pipelines.rounds import check_rounds, read_files, rounds
 from pipelines.separate import Separate, wants_vocals
-from pipelines.sizes import LIGHT, Sizes, Work, choose_sizes, fitting, grown, loads_of
+from pipelines.sizes import LIGHT, LOAD_COLUMNS, Sizes, Work, choose_sizes, fitting, grown, loads_of
 from pipelines.stage import Place, Row, place
 from pipelines.watch import Bounds, Watch
 from pipelines.workers import (
@@ -76,6 +76,25 @@ class Loaders:
     encoder: Callable[[Preset, str], Encoder] = load_encoder
 
 
+@dataclass(frozen=True, kw_only=True)
+class Todo:
+    """What a run has to do: its rows, by what becomes of them."""
+
+    rows: list[Row]  # all of them
+    to_make: list[Row]  # checked; those that failed are only written down
+    unchecked: list[Row]  # the run is to stop
+    done: list[Row]  # earlier runs made them
+    left: list[Row]  # they failed for good in earlier runs
+    passed_over: list[Row]  # they never failed, and the run is for rows that did
+    measured: list[Row]  # of the result table, as far as estimates and sizes need it
+    carried: str  # URI of the list whose rows come before the manifest; empty if there is none
+
+    @property
+    def unmade(self) -> list[Row]:
+        """The rows that the next run is to make, should this one be killed at once."""
+        return [*self.to_make, *self.unchecked]
+
+
 def run(
     manifest: str,
     output: str,
@@ -101,64 +120,93 @@ def run(
         cluster(log_to_driver=console is not None),
         Watch(options.bounds, lease.why_lost, stop_flows) as watch,
     ):
-        carried = plan.carried_over(output) if options.carry_over is True else options.carry_over or ""
-        rows = read_files([*files, carried] if carried else files, plan.read_file, watch)
-        rows = plan.select_rows(rows, options.limit, carried, model=preset.name, weights_hash=weights_hash(preset))
-        capacity = grown(read_capacity(), options.generators)  # to read the files may have brought the first nodes
-        checked = check_rounds(rows, check_pools(preset, output, options, capacity), watch)
-        before = results.read_results(output)
-        todo, done, left = results.split_finished(checked, before, output, options.retry)
-        todo = results.with_twins(plan.with_history(todo, before), before, output)
-        results.clean_up(output, done)
-        unmade = [*todo, *plan.missing(rows, checked)]
-        passed_over = plan.missing(checked, [*todo, *done, *left])  # by a run for rows that failed: these never did
-        list_unmade(output, files, options, unmade, unmade)
+        todo = find_todo(files, output, preset, options, watch)
+        list_unmade(output, files, options, todo.unmade, todo.unmade)
 
         progress: Any = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(Progress).remote()
-        generate = (output, lease.holder, options.save_every_s, Reporter(progress))
         began_at = time.time()
-        write = (output, carried_schema({"carried": plan.unpack(row)} for row in rows), began_at)
-        estimate = Estimate(before.to_pylist())
-        capacity = grown_capacity(preset, options)
-        work = Work(lengths=estimate.by_priority(todo), loads=loads_of(before.to_pylist()))
+        generate = (output, lease.holder, options.save_every_s, Reporter(progress))
+        write = (output, carried_schema({"carried": plan.unpack(row)} for row in todo.rows), began_at)
+        estimate, capacity = Estimate(todo.measured), grown_capacity(preset, options)
+        work = Work(lengths=estimate.by_priority(todo.to_make), loads=loads_of(todo.measured))
         sizes = choose_sizes(capacity, work, options.generators)
-        pools = render_pools(preset, loaders, options, generate, write, sizes, wants_vocals(todo))
+        pools = render_pools(preset, loaders, options, generate, write, sizes, wants_vocals(todo.to_make))
         if not watch.reason:  # else nothing begins that could wait for room
             require_room(pools, capacity)
-        noted = results.write_run(
-            output,
-            manifest=storage.absolute(manifest),
-            model=preset.name,
-            num_rows=len(rows),
-            began_at=began_at,
-            num_done=len(done),
-            left=Counter(row["error_kind"] for row in left),
-            num_generators=sizes.generators,
-            carried_over=carried,
-            arguments=options.arguments,
-        )
-        with Display(todo, estimate, lambda: snapshot(progress), console or NOWHERE) as display:
+
+        noted = note_run(manifest, output, preset, options, todo, sizes, began_at)
+        with Display(todo.to_make, estimate, lambda: snapshot(progress), console or NOWHERE) as display:
             observers.begin({"output": output, **noted})
-            watch.begin(progress, sizes.num_devices, lambda: tell(display.facts(), lease, observers))
-            flowing = rounds(todo, pools, estimate, watch, progress, WriteResult(*write))
+            watch.begin(progress, sizes.num_devices, lambda: publish(display.facts(), lease, observers))
+            flowing = rounds(todo.to_make, pools, estimate, watch, progress, WriteResult(*write))
             heard = Observers([display, observers])
             finished = gather(flowing, heard, lambda: results.try_to_compact(output, lease.check))
-        failed = (row for row in todo if row["status"] == "failed" and place(row) not in finished)
+        failed = (row for row in todo.to_make if row["status"] == "failed" and place(row) not in finished)
         finished |= gather(map(WriteResult(*write), failed), heard)  # which a run that stopped left behind
         results.compact(output, lease.check)
-        made = [row for row in todo if finished.get(place(row), row)["status"] == "ok"]
-        results.clean_up(output, made)  # Ray begins a row again whose generator dies just after it
-        unfinished = plan.missing(unmade, finished.values())
-        report = RunReport(
-            finished=list(finished.values()),
-            unfinished=[*unfinished, *passed_over],
-            left=left,
-            done=done,
-            stopped=watch.reason,
-        )
-        list_unmade(output, files, options, unfinished, [*report.finished, *unfinished, *done])
+        report = settle(output, files, options, todo, finished, watch.reason)
         observers.end(report)
     return report
+
+
+def find_todo(files: Sequence[str], output: str, preset: Preset, options: Options, watch: Watch) -> Todo:
+    """Read the files of the manifest, check their rows, and look up what of them is done.
+
+    Raises ManifestError if a file cannot be used, StorageError.
+    """
+    carried = carry_over.find_list(output, options.carry_over)
+    rows = read_files([*files, carried] if carried else files, plan.read_file, watch)
+    rows = plan.select_rows(rows, options.limit, carried, model=preset.name, weights_hash=weights_hash(preset))
+    capacity = grown(read_capacity(), options.generators)  # to read the files may have brought the first nodes
+    checked = check_rounds(rows, check_pools(preset, output, options, capacity), watch)
+    before = results.read_results(output)
+    to_make, done, left = results.split_finished(checked, before, output, options.retry)
+    results.clean_up(output, done)
+    return Todo(
+        rows=rows,
+        to_make=results.with_twins(plan.with_history(to_make, before), before, output),
+        unchecked=plan.missing(rows, checked),
+        done=done,
+        left=left,
+        passed_over=plan.missing(checked, [*to_make, *done, *left]),
+        measured=before.select(sorted({*ESTIMATE_COLUMNS, *LOAD_COLUMNS})).to_pylist(),
+        carried=carried,
+    )
+
+
+def note_run(
+    manifest: str, output: str, preset: Preset, options: Options, todo: Todo, sizes: Sizes, began_at: float
+) -> dict[str, Any]:
+    """Note what the run is about, for `status` and `retry`. Gives what it wrote."""
+    return results.write_run(
+        output,
+        manifest=storage.absolute(manifest),
+        model=preset.name,
+        num_rows=len(todo.rows),
+        began_at=began_at,
+        num_done=len(todo.done),
+        left=Counter(row["error_kind"] for row in todo.left),
+        num_generators=sizes.generators,
+        carried_over=todo.carried,
+        arguments=options.arguments,
+    )
+
+
+def settle(
+    output: str, files: Sequence[str], options: Options, todo: Todo, finished: Mapping[Place, Row], stopped: str
+) -> RunReport:
+    """Remove what rows that are made need no more, and list those that are not. Gives what came of all of them."""
+    made = [row for row in todo.to_make if finished.get(place(row), row)["status"] == "ok"]
+    results.clean_up(output, made)  # Ray begins a row again whose generator dies just after it
+    unfinished = plan.missing(todo.unmade, finished.values())
+    list_unmade(output, files, options, unfinished, [*finished.values(), *unfinished, *todo.done])
+    return RunReport(
+        finished=list(finished.values()),
+        unfinished=[*unfinished, *todo.passed_over],
+        left=todo.left,
+        done=todo.done,
+        stopped=stopped,
+    )
 
 
 def gather(flowing: Iterable[Row], observer: Observer, compact: Callable[[], None] = lambda: None) -> dict[Place, Row]:
@@ -179,15 +227,15 @@ def list_unmade(output: str, files: Iterable[str], options: Options, unmade: lis
 
     What is listed already and is none of the rows `known` to this run stays listed, unless it has read the whole list.
     """
-    if plan.carry_over_uri(output) in files:
+    if carry_over.list_uri(output) in files:
         return
     has_read_all = options.carry_over is True and options.retry is None
     # A row that cannot be read says too little to stand for one that was left.
     ids = None if has_read_all else {row["id"] for row in known if row["stage"] != "read"}
-    plan.write_carry_over(output, unmade, ids)
+    carry_over.write_list(output, unmade, ids)
 
 
-def tell(facts: Mapping[str, Any], lease: Lease, observers: Observer) -> None:
+def publish(facts: Mapping[str, Any], lease: Lease, observers: Observer) -> None:
     """How far the run is, to those who ask its lease and to those who hear of it."""
     lease.note(facts)
     observers.tick({**facts, "waiting": Queues.lengths})
@@ -205,10 +253,10 @@ def check_pools(preset: Preset, output: str, options: Options, capacity: Capacit
 def grown_capacity(preset: Preset, options: Options) -> Capacity:
     """What the cluster has by now, and what it is to have for this run."""
     capacity = read_capacity()
-    if capacity.gpus_there and preset.memory in ("auto", *RESIDENT):  # other modes need the host's memory
+    if capacity.num_gpus_there and preset.memory in ("auto", *RESIDENT):  # other modes need the host's memory
         from stableavatar.avatar import device_bytes  # which loads for seconds
 
-        capacity = replace(capacity, on_a_gpu=fitting(smallest_gpu_bytes(), device_bytes(preset)))
+        capacity = replace(capacity, generators_per_gpu=fitting(smallest_gpu_bytes(), device_bytes(preset)))
     return grown(capacity, options.generators)
 
 

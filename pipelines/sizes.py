@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from pipelines.stage import STAGES
 from pipelines.workers import Capacity
 
 LIGHT = 0.2  # logical CPUs of a stage beside the generator: five of them and one generator fit on two cores
@@ -15,6 +16,9 @@ SHORT = 4  # of the longest rows are less than each generator has to do, if rows
 MOST_ON_A_GPU = 2
 GPU_SPARE = 0.6  # of a GPU's memory may be planned for where several share it: long videos and LoRAs take more
 CONTEXT_BYTES = 10**9  # that a process takes on a GPU before its first tensor
+
+HELPERS = tuple(stage for stage in STAGES if stage not in ("check", "generate"))  # what works beside the generators
+LOAD_COLUMNS = ("status", "sample_s", "generate_s", *(f"{stage}_s" for stage in HELPERS))  # of the result table
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,7 +65,7 @@ def choose_sizes(capacity: Capacity, work: Work, wanted: int | None = None) -> S
         wanted: generators, by the user's word. None: as many as there is room for.
     """
     cpus, gpus = capacity.num_cpus, capacity.num_gpus
-    room = capacity.gpus_there * (capacity.on_a_gpu - 1) + gpus or max(1, cpus // 2)
+    room = (capacity.num_gpus_there * (capacity.generators_per_gpu - 1) + gpus) or max(1, cpus // 2)
     generators = max(1, min(wanted or room, work.num_rows))
 
     def needed(stage: str, unknown: int, most: int) -> int:
@@ -99,7 +103,7 @@ def grown(capacity: Capacity, wanted: int | None) -> Capacity:
         return capacity
     return replace(
         capacity,
-        num_gpus=max(capacity.num_gpus, math.ceil(wanted / capacity.on_a_gpu)),
+        num_gpus=max(capacity.num_gpus, math.ceil(wanted / capacity.generators_per_gpu)),
         num_cpus=max(capacity.num_cpus, CPUS_EACH * wanted),
     )
 
@@ -120,11 +124,13 @@ def rows_at_once(lengths: Mapping[int, Sequence[float]], generators: int) -> int
 
 
 def loads_of(finished: Iterable[Mapping[str, Any]]) -> dict[str, float]:
-    """Seconds in each stage for every second on a generator, from rows of the result table; {} if nothing is known."""
+    """Seconds in each stage for every second on a generator, by LOAD_COLUMNS of the result table.
+
+    {} if nothing is known.
+    """
     made = [row for row in finished if row["status"] == "ok" and row.get("sample_s")]
     on_generators = sum(row["generate_s"] for row in made)
-    stages = ("prepare", "separate", "encode_text", "measure")
-    spent = {stage: sum(row.get(f"{stage}_s") or 0 for row in made) for stage in stages}
+    spent = {stage: sum(row.get(f"{stage}_s") or 0 for row in made) for stage in HELPERS}
     return {stage: seconds / on_generators for stage, seconds in spent.items() if on_generators and seconds}
 
 

@@ -13,6 +13,9 @@ from stableavatar.errors import DISK_FAILURES, RowError, StorageError
 Row = dict[str, Any]
 Place = tuple[str, int]  # manifest, and number of the row there
 
+# What rows go through before they are written down, in the order of the flow.
+STAGES = ("check", "prepare", "separate", "encode_text", "generate", "measure")
+
 # Columns that only stages need. They never reach the result table and a failed row carries none of them.
 WORKING_COLUMNS = ("portrait_HWC", "speech", "sound", "track_files", "prompt_embeds", "negative_prompt_embeds")
 
@@ -68,7 +71,7 @@ def explain(error: Exception) -> tuple[str, str]:
 
 def fail(row: Row, stage: str, kind: str, message: str) -> Row:
     """The row, failed in `stage`. The message says first which row of which manifest it is about; no credentials."""
-    error = redacted(f"row {row['row_number']} of {row['manifest']}: {message}")
+    error = redacted(f"{_whose(row)}{message}")
     kept = {name: value for name, value in row.items() if name not in WORKING_COLUMNS}
     return {
         "started_at": time.time(),
@@ -79,6 +82,15 @@ def fail(row: Row, stage: str, kind: str, message: str) -> Row:
         "stage": stage,
         "video": None,
     }
+
+
+def reason_of(row: Row) -> str:
+    """The message alone of a row that `fail` made, as the result table has it too."""
+    return row["error"].removeprefix(redacted(_whose(row)))
+
+
+def _whose(row: Row) -> str:
+    return f"row {row['row_number']} of {row['manifest']}: "
 
 
 def put_off(row: Row) -> Row:

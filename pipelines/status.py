@@ -17,13 +17,11 @@ from typing import Any
 
 from manifests.redact import redacted
 from pipelines import lease, results
-from pipelines.plan import place
 from pipelines.results import LONG_AGO
-from pipelines.stage import Row
+from pipelines.stage import STAGES, Row, place
 from stableavatar.errors import BadInput
 from stableavatar.units import FPS
 
-STAGES = ("check", "prepare", "encode_text", "generate", "measure")
 COLUMNS = ["manifest", "row_number", "status", "error_kind", "model", "num_frames", "gpu_s", "finished_at"]
 COLUMNS += [f"{name}_s" for name in STAGES]
 

@@ -11,13 +11,13 @@ from rich.table import Table
 from pipelines import results
 from pipelines.stage import Row
 from pipelines.status import Status, utc
+from pipelines.terminal import MAX_RUNNING
 from stableavatar.units import FPS
 
 if TYPE_CHECKING:  # whoever wants to know a status need not wait for torch to load
     from pipelines.train_data import Skipped
     from stableavatar.checkpoints.inspect import FolderReport
 
-MAX_SHOWN = 16  # running rows
 MAX_SKIPPED = 20  # clips
 
 Line = dict[str, Any]  # of the report about raw videos
@@ -111,7 +111,7 @@ def status(status: Status) -> Table:
         shown.add_row(state, f"{getattr(status, f'num_{state}')} rows")
         for kind, number in status.failed_kinds.items() if state == "failed" else ():
             shown.add_row(f"  {escape(kind)}", str(number))
-        for row in status.running[:MAX_SHOWN] if state == "running" else ():
+        for row in status.running[:MAX_RUNNING] if state == "running" else ():
             shown.add_row(f"  {escape(row['id'])}", f"{row['windows_done']:.1f} of {row['num_windows']} windows")
     if status.seconds_left:
         shown.add_row("time left", f"about {timedelta(seconds=round(status.seconds_left))}")

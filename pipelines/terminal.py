@@ -13,6 +13,7 @@ from stableavatar.errors import RowError
 ALL_FINE, CANNOT_GO_ON, SOME_FAILED, UNFINISHED = 0, 1, 2, 3
 BAD_CONFIG = 2  # of a training
 
+MAX_RUNNING = 16  # running rows that are shown
 WIDE = 160  # columns, where nobody's terminal says otherwise
 
 

@@ -9,9 +9,8 @@ from statistics import fmean, median, quantiles
 from typing import Any
 
 from pipelines.spans import Span, spans_of
-from pipelines.status import STAGES
+from pipelines.stage import STAGES
 
-ORDER = (*STAGES[:2], "separate", *STAGES[2:])
 WIDTH = 1000.0  # of a timeline
 MAX_LANES = 32  # of a stage
 MAX_BARS = 6000  # of all lanes together
@@ -27,11 +26,11 @@ class Timing:
     """The seconds that rows took in a stage."""
 
     stage: str
-    count: int
-    mean: float
-    median: float
-    p95: float
-    sum: float
+    num_rows: int
+    mean_s: float
+    median_s: float
+    p95_s: float
+    sum_s: float
     share: float  # of the longest sum: 0..1
 
 
@@ -77,30 +76,24 @@ class Timeline:
 
 
 def timings(rows: Iterable[Mapping[str, Any]]) -> list[Timing]:
-    """The times of all stages. Rows without spans, which older runs left, tell them by their columns."""
+    """The times of all stages."""
     found: dict[str, list[float]] = defaultdict(list)
     for row in rows:
-        spans = spans_of(row)
-        for span in spans:
+        for span in spans_of(row):
             found[span.stage].append(span.seconds)
-        for stage in () if spans else STAGES:
-            if row.get(f"{stage}_s"):
-                found[stage].append(row[f"{stage}_s"])
     longest = max(map(sum, found.values()), default=0.0) or 1.0
     return [_timing(stage, found[stage], longest) for stage in _in_order(found)]
 
 
 def _timing(stage: str, seconds: list[float], longest: float) -> Timing:
-    p95 = quantiles(seconds, n=20, method="inclusive")[-1] if len(seconds) > 1 else seconds[0]
-    total = sum(seconds)
     return Timing(
         stage=stage,
-        count=len(seconds),
-        mean=fmean(seconds),
-        median=median(seconds),
-        p95=p95,
-        sum=total,
-        share=total / longest,
+        num_rows=len(seconds),
+        mean_s=fmean(seconds),
+        median_s=median(seconds),
+        p95_s=quantiles(seconds, n=20, method="inclusive")[-1] if len(seconds) > 1 else seconds[0],
+        sum_s=sum(seconds),
+        share=sum(seconds) / longest,
     )
 
 
@@ -195,7 +188,7 @@ def _end(span: Span) -> float:
 
 def _in_order(stages: Iterable[str]) -> list[str]:
     """As rows go through them; what is not known comes last."""
-    return sorted(stages, key=lambda stage: ORDER.index(stage) if stage in ORDER else len(ORDER))
+    return sorted(stages, key=lambda stage: STAGES.index(stage) if stage in STAGES else len(STAGES))
 
 
 def clock(time: float, step_s: float = 1.0) -> str:

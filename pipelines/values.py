@@ -5,6 +5,7 @@ import math
 import os
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import fields
 from datetime import datetime, timedelta
 from datetime import time as clock
 from typing import Any
@@ -15,6 +16,7 @@ from manifests.schema import MANIFEST
 from pipelines import storage
 from stableavatar.choices import CHOICES
 from stableavatar.errors import BadInput
+from stableavatar.limits import Limits
 
 
 def pairs(texts: Iterable[str]) -> dict[str, str]:
@@ -36,12 +38,20 @@ def typed_settings(values: Mapping[str, Any], names: Sequence[str] = CHOICES) ->
     return typed
 
 
-def read(name: str, parse: Callable[[str], Any], value: Any) -> Any:
+def parse_argument(name: str, parse: Callable[[str], Any], value: Any) -> Any:
     """What `parse`, one of the functions below, makes of a value of Python; None stays. Raises BadInput."""
     try:
         return None if value is None else parse(str(value))
     except argparse.ArgumentTypeError as error:
         raise BadInput(f"{name}: {error}.") from error
+
+
+def with_limits(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Arguments in which those of Limits stand one by one, as `pipelines.render` takes them."""
+    names = {field.name for field in fields(Limits)}
+    lists = {name: tuple(arguments[name]) for name in ("input_schemes", "inputs")}
+    limits = Limits(**{name: arguments[name] for name in names} | lists)
+    return {**{name: value for name, value in arguments.items() if name not in names}, "limits": limits}
 
 
 def one_of(names: Iterable[str]) -> Callable[[str], str]:

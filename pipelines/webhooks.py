@@ -150,13 +150,12 @@ def row_finished(output: str, row: Row) -> Event:
 
 def run_finished(run: Mapping[str, Any], report: RunReport) -> Event:
     """A run, all done or stopped."""
-    num_ok = sum(row["status"] == "ok" for row in report.finished)
     data = {
         "output": redacted(run["output"]),
         **{name: run[name] for name in ("manifest", "model", "num_rows", "started_at")},
         "finished_at": _moment(time.time()),
-        "num_ok": num_ok,
-        "num_failed": len(report.finished) - num_ok,
+        "num_ok": report.num_ok,
+        "num_failed": report.num_failed,
         "num_left": len(report.left),
         "num_done_before": len(report.done),
         "num_unfinished": len(report.unfinished),

@@ -50,8 +50,8 @@ class Capacity:
 
     num_cpus: int
     num_gpus: int
-    gpus_there: int = 0  # of `num_gpus`
-    on_a_gpu: int = 1  # generators that fit on each of those
+    num_gpus_there: int = 0  # of `num_gpus`
+    generators_per_gpu: int = 1  # generators that fit on each of those
     node_cpus: int = 1  # of the largest node
     is_local: bool = True  # started for this run, or by this program: it will not grow
 
@@ -126,7 +126,7 @@ def read_capacity() -> Capacity:
     return Capacity(
         num_cpus=int(max(there.get("CPU", 0), to_come.get("CPU", 0))),
         num_gpus=int(max(there.get("GPU", 0), to_come.get("GPU", 0))),
-        gpus_there=int(there.get("GPU", 0)),
+        num_gpus_there=int(there.get("GPU", 0)),
         node_cpus=int(max(node["Resources"].get("CPU", 0) for node in ray.nodes())),
         is_local="RAY_ADDRESS" not in os.environ,
     )

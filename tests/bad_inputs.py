@@ -19,7 +19,7 @@ from pipelines import plan
 from pipelines.check import Check
 from stableavatar.limits import Limits
 from stableavatar.presets import tiny
-from tests.conftest import EXAMPLES
+from tests.conftest import EXAMPLE, EXAMPLES
 from tests.media import write_tone
 
 Words = dict[str, Any]
@@ -37,8 +37,7 @@ class Case:
 
 def run(case: Case, folder: Path) -> Words:
     """The row after reading and checking."""
-    good = {"portrait": f"{EXAMPLES}/portrait_nasa.jpg", "audio": f"{EXAMPLES}/speech_es_short.flac"}
-    line = json.dumps({**good, **case.make(folder)}).encode()
+    line = json.dumps({**EXAMPLE, **case.make(folder)}).encode()
     (row,) = plan.select_rows(plan.read_rows(line, f"{folder}/night.jsonl"), None, model="tiny", weights_hash="0")
     return Check(tiny(), "/out", case.limits)(row)
 

@@ -1,5 +1,6 @@
 """What the tests share: one S3 server, one Ray cluster, and real rows."""
 
+import logging
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,6 +19,7 @@ from tests.faults import Faults, proxy
 from tests.s3 import serve_s3
 
 EXAMPLES = Path(__file__).parents[1] / "manifests" / "examples"
+EXAMPLE = {"portrait": f"{EXAMPLES}/portrait_nasa.jpg", "audio": f"{EXAMPLES}/speech_es_short.flac"}  # a row
 
 
 @pytest.hookimpl(tryfirst=True)  # before pytest-xdist looks for the groups
@@ -38,6 +40,16 @@ def scratch_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv(scratch.VARIABLE, path)
         yield path
+
+
+@pytest.fixture(autouse=True)
+def logging_of_our_own() -> Iterator[None]:
+    """What a command sets of our log is gone when the next test begins."""
+    package = logging.getLogger("pipelines")
+    before = package.handlers, package.propagate, package.level
+    yield
+    package.handlers, package.propagate, _ = before
+    package.setLevel(before[2])
 
 
 @pytest.fixture(scope="session")
@@ -112,7 +124,6 @@ def make_row(tmp_path: Path) -> Callable[..., dict[str, Any]]:
 
     def make(**words: Any) -> dict[str, Any]:
         empty = {column.name: None for column in MANIFEST}
-        files = {"portrait": f"{EXAMPLES}/portrait_nasa.jpg", "audio": f"{EXAMPLES}/speech_es_short.flac"}
         state = {
             "status": "ready",
             "error_kind": "",
@@ -127,6 +138,6 @@ def make_row(tmp_path: Path) -> Callable[..., dict[str, Any]]:
             "carried": plan.pack({}),
         }
         place = {"manifest": f"{tmp_path}/night.jsonl", "row_number": 3, "id": "anna"}
-        return {**empty, **files, **state, **place, **words}
+        return {**empty, **EXAMPLE, **state, **place, **words}
 
     return make

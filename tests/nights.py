@@ -4,6 +4,7 @@ import io
 import random
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
+from itertools import accumulate
 from typing import Any
 
 import pyarrow as pa
@@ -11,8 +12,8 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from pipelines import results, storage
-from pipelines.spans import Span, with_span
 from pipelines.stage import Row, fail
+from tests.spans import with_spans
 
 BEGAN = datetime(2026, 3, 2, 22, 15, tzinfo=UTC).timestamp()
 FAILURES = (
@@ -25,13 +26,10 @@ MakeRow = Callable[..., Row]
 
 def spans(began_at: float, generate_s: float, number: int = 0) -> str:
     """What a row went through: five stages, one after the other, on one of four generators."""
-    text, at = "[]", began_at
     seconds = {"check": 0.2, "prepare": 0.5, "encode_text": 0.1, "generate": generate_s, "measure": 0.3}
-    for stage, took in seconds.items():
-        who = f"node-{number % 4}/{4000 + len(stage)}"
-        span = Span(stage=stage, worker=who, started_at=at, seconds=took, bytes_read=0, bytes_written=0, num_retries=0)
-        text, at = with_span({"spans": text}, span), at + took
-    return text
+    begins = accumulate(seconds.values(), initial=began_at)
+    workers = (f"node-{number % 4}/{4000 + len(stage)}" for stage in seconds)
+    return with_spans({}, *zip(seconds, workers, begins, seconds.values(), strict=False))["spans"]
 
 
 def made(row: Row, *, began_at: float = BEGAN, generate_s: float = 20.0, number: int = 0, **words: Any) -> Row:

@@ -129,3 +129,10 @@ def write_sound(case: Case, folder: Path) -> str:
 
 def _run(stream: Any) -> None:
     stream.run(cmd=imageio_ffmpeg.get_ffmpeg_exe(), overwrite_output=True)
+
+
+def lag_samples(a: np.ndarray, b: np.ndarray) -> int:
+    """How much later the same sound comes in `a` than in `b`."""
+    size = 1 << (len(a) + len(b)).bit_length()
+    peak = int(np.fft.irfft(np.fft.rfft(a, size) * np.conj(np.fft.rfft(b, size)), size).argmax())
+    return peak - size if peak > size // 2 else peak

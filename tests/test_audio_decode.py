@@ -17,7 +17,7 @@ from stableavatar.limits import Limits
 from stableavatar.model.conditions import PAUSE_RMS
 from stableavatar.units import SPEECH_RATE
 from tests.bad_inputs import film_of_another_file
-from tests.sounds import signal, write_samples
+from tests.sounds import lag_samples, signal, write_samples
 
 RATE = 44_100
 SECONDS = 3.0
@@ -50,12 +50,6 @@ def convert(*inputs: object, to: Path, **options: object) -> str:
 
 def onset_s(speech: np.ndarray) -> float:
     return int(np.argmax(np.abs(speech) > 0.15)) / SPEECH_RATE
-
-
-def lag_samples(a: np.ndarray, b: np.ndarray) -> int:
-    size = 1 << (len(a) + len(b)).bit_length()
-    peak = int(np.fft.irfft(np.fft.rfft(a, size) * np.conj(np.fft.rfft(b, size)), size).argmax())
-    return peak - size if peak > size // 2 else peak
 
 
 @pytest.fixture

@@ -7,28 +7,15 @@ from typing import Any
 import pytest
 
 from pipelines import checkpoint, scratch, storage
-from pipelines.checkpoint import ATTEMPTS, STATE, StoreCheckpoint, Unfinished, forget
+from pipelines.checkpoint import ATTEMPTS, STATE, Unfinished, forget
 from stableavatar.errors import NetworkError, Quarantined
-
-
-class Words:
-    """A snapshot that is a word."""
-
-    def __init__(self, word: str) -> None:
-        self.word = word
-
-    def write(self, path: str) -> None:
-        Path(path).write_text(self.word)
+from tests.checkpoints import Words, checkpoint_at
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Iterator[str]:
     with scratch.folder() as folder:
         yield folder
-
-
-def checkpoint_at(uri: str, folder: str, **options: Any) -> StoreCheckpoint:
-    return StoreCheckpoint(uri, folder, **{"every_s": 0.0, **options})
 
 
 def noted(uri: str) -> dict[str, Any]:

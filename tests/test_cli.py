@@ -17,15 +17,16 @@ from manifests.schema import ManifestError
 from pipelines import results, storage
 from pipelines.cli import main, print_result
 from pipelines.lease import LeaseHeld
+from pipelines.observers import Observer, Observers
 from pipelines.outcome import RenderResult, RowResult
 from pipelines.terminal import RunError, plain_errors
 from pipelines.values import moment, seconds
 from pipelines.workers import ClusterError, cluster
 from stableavatar.errors import BadInput
-from tests.conftest import EXAMPLES
+from tests.conftest import EXAMPLE, EXAMPLES
 from tests.published import small, write_folder
 
-GOOD = {"portrait": f"{EXAMPLES}/portrait_nasa.jpg", "audio": f"{EXAMPLES}/speech_es_short.flac", "id": "anna"}
+GOOD = {**EXAMPLE, "id": "anna"}
 
 
 @pytest.fixture
@@ -273,6 +274,29 @@ def test_rows_that_were_left_alone_count_as_failed(capsys: pytest.CaptureFixture
     told = capsys.readouterr().out
     assert "2 rows: 0 ok, 1 failed, 1 already done" in told
     assert "1 of them failed in an earlier run" in told and "stableavatar retry out" in told
+
+
+@pytest.mark.parametrize(("model", "num_done", "is_told"), [("tiny", 1, True), ("tiny", 2, False), ("mini", 1, False)])
+@pytest.mark.parametrize("words", [[], ["--log-json"]])
+def test_who_named_no_model_is_told_that_its_pictures_are_noise(
+    model: str,
+    num_done: int,
+    is_told: bool,
+    words: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def render(*_: Any, observers: list[Observer], **__: Any) -> RenderResult:
+        Observers(observers).begin({"model": model, "num_rows": 3, "num_done": num_done, "left": {"internal": 1}})
+        return RenderResult(output="out", rows=())
+
+    monkeypatch.setattr("pipelines.cli.render", render)
+    monkeypatch.setattr("pipelines.cli.start_logging", lambda *_: None)
+    monkeypatch.setattr("pipelines.cli.is_json", lambda: bool(words))
+    assert main(["render", "night.csv", "--output", "out", "--model", model, *words]) == 0
+    said = "its pictures are noise. Name a model"
+    assert (said in capsys.readouterr().out, said in caplog.text) == (is_told and not words, is_told and bool(words))
 
 
 @pytest.mark.parametrize("text", ["0", "0.0", "0.00", "0.", " 00 "])

@@ -21,7 +21,7 @@ from pipelines.checkpoint import EVERY_S
 from tests.kubernetes.kustomize import Thing, build
 from tests.kubernetes.overlays import KUBERNETES, OVERLAYS, job_spec, only, pods, run_line, values
 from tests.kubernetes.schemas import validate
-from tests.test_house import pins
+from tests.pins import pins
 
 ROOT = Path(__file__).parents[1]
 CLUSTER = ROOT / "cluster"

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from manifests.read import parse_manifest
-from pipelines import plan
+from pipelines import carry_over
 from pipelines.check import Check
 from pipelines.encode_text import EncodeText
 from pipelines.generate import Generate
@@ -21,7 +21,7 @@ from stableavatar.presets import Preset
 from tests.avatars import NoiseAvatar
 from tests.media import write_tone
 from tests.separators import band, write_separator
-from tests.test_video_writer import frame_hashes
+from tests.videos import frame_hashes
 
 MakeRow = Callable[..., dict[str, Any]]
 Make = Callable[..., dict[str, Any]]
@@ -174,7 +174,7 @@ def test_one_of_the_two_columns_alone_is_a_mistake() -> None:
 
 @pytest.mark.parametrize("text", [segments(), "no JSON"])
 def test_a_row_that_is_left_names_its_files_from_the_root(make_row: MakeRow, tmp_path: Path, text: str) -> None:
-    plan.write_carry_over(str(tmp_path), [make_row(base_video="old.mp4", segments=text)])
-    line = json.loads(Path(plan.carry_over_uri(str(tmp_path))).read_text())
+    carry_over.write_list(str(tmp_path), [make_row(base_video="old.mp4", segments=text)])
+    line = json.loads(Path(carry_over.list_uri(str(tmp_path))).read_text())
     assert line["base_video"] == f"{tmp_path}/old.mp4"
     assert line["segments"] == (text if text == "no JSON" else segments(audio=f"{tmp_path}/fix.wav"))

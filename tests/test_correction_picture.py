@@ -18,7 +18,7 @@ from stableavatar.segments import as_video
 from stableavatar.video.film import Film, open_film, read_frames
 from stableavatar.video.quality import check_contract, measure_video
 from tests.small import PRESET, small_request
-from tests.test_video_writer import frame_hashes
+from tests.videos import frame_hashes
 
 NUM_FRAMES = 218  # 56 latent frames, the last of them not full
 SPAN_S = (4.4, 4.8)  # frames 110 .. 119

@@ -12,7 +12,7 @@ from stableavatar.audio.loudness import measure_loudness
 from stableavatar.correction.sound import BLOCK, correct_sound, correct_speech, open_track, put_in
 from stableavatar.errors import BadInput
 from stableavatar.video.writer import PieceWriter, join
-from tests.test_video_writer import lag_samples
+from tests.sounds import lag_samples
 
 DURATION_S = 6.0
 NUM_FRAMES = 150

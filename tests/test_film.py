@@ -10,7 +10,7 @@ from stableavatar.errors import BadInput
 from stableavatar.video.film import Film, _header, copy_frames, open_film, read_frames
 from stableavatar.video.writer import KEY_DISTANCE, PieceWriter, join
 from tests.media import video_writer, write_tone
-from tests.test_video_writer import frame_hashes
+from tests.videos import frame_hashes
 
 SIZE = 64
 NUM_FRAMES = 120

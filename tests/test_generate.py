@@ -23,9 +23,9 @@ from stableavatar.avatar import Avatar
 from stableavatar.errors import NetworkError
 from stableavatar.model.conditions import TextEncoder
 from stableavatar.presets import Preset
+from tests.actors import Direct
 from tests.avatars import NoiseAvatar, load_noise
 from tests.media import write_tone
-from tests.test_progress import Direct
 
 Prepared = Callable[..., dict[str, Any]]
 

@@ -12,21 +12,12 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import pytest_collection_modifyitems
+from tests.pins import ROOT, normal, pins
 
-ROOT = Path(__file__).parents[1]
 TOP_LEVEL = {
     *("pipelines", "stableavatar", "manifests", "cluster", "tests", "pyproject.toml", "README.md"),
     *("Makefile", "constraints.txt", "CHANGELOG.md", "LICENSE", ".ci", ".gitignore"),
 }
-
-
-def pins() -> dict[str, str]:
-    lines = (ROOT / "constraints.txt").read_text().splitlines()
-    return {_normal(name): version for name, _, version in (line.partition("==") for line in lines)}
-
-
-def _normal(name: str) -> str:
-    return re.sub(r"[-_.]+", "-", name).lower()
 
 
 def test_top_level_is_exactly_the_rooms() -> None:
@@ -48,7 +39,7 @@ def test_everything_the_project_asks_for_is_pinned() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     asked = project["project"]["dependencies"] + project["project"]["optional-dependencies"]["test"]
     asked += [*project["build-system"]["requires"], "pip", "audio-separator"]
-    names = {_normal(re.split(r"[\[<>=!~ ]", requirement)[0]) for requirement in asked}
+    names = {normal(re.split(r"[\[<>=!~ ]", requirement)[0]) for requirement in asked}
     assert names - pins().keys() == set()
 
 

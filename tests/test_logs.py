@@ -13,11 +13,11 @@ from pipelines.checkpoint import STATE
 from pipelines.logs import JsonFormatter, start_json_logging, start_logging, worker_logging, working_on
 from pipelines.spans import worker
 from pipelines.stage import Row, Stage
-from tests.conftest import EXAMPLES
-from tests.test_checkpoint import Words, checkpoint_at
+from tests.checkpoints import Words, checkpoint_at
+from tests.conftest import EXAMPLE
 
 ROW: Row = {"id": "anna", "manifest": "night.csv", "row_number": 3, "status": "ready", "error_kind": "", "error": ""}
-GOOD = {"portrait": f"{EXAMPLES}/portrait_nasa.jpg", "audio": f"{EXAMPLES}/speech_es_short.flac", "end_s": 0.5}
+GOOD = {**EXAMPLE, "end_s": 0.5}
 
 
 def test_no_record_of_ours_holds_credentials_whoever_writes_it(caplog: pytest.LogCaptureFixture) -> None:

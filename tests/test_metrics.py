@@ -12,8 +12,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from pipelines import metrics
 from pipelines.metrics import BOUNDARIES, COUNTERS, GAUGES, HISTOGRAMS, PREFIX, Metrics
 from pipelines.outcome import RunReport
-from pipelines.spans import Span, with_span
 from pipelines.stage import Row
+from tests.spans import with_spans
 
 RUN = {
     **{"output": "s3://key:secret@host/out", "num_rows": 10, "num_done": 2, "left": {"internal": 1}},
@@ -28,12 +28,10 @@ REPORT = RunReport(finished=[{**ROW}], unfinished=[{}, {}], left=[], done=[{}, {
 APPEARS_WITHIN_S = 60  # workers report every ten seconds
 
 
-def with_spans(row: Row, *stages: str) -> Row:
-    for number, stage in enumerate(stages):
-        moved = {"bytes_read": 10, "bytes_written": 0, "num_retries": 2}
-        span = Span(stage=stage, worker="node/1", started_at=float(number), seconds=1.0, **moved)
-        row = {**row, "spans": with_span(row, span)}
-    return row
+def after(row: Row, *stages: str) -> Row:
+    """The row after these stages, a second in each."""
+    spans = [(stage, "node/1", float(number), 1.0) for number, stage in enumerate(stages)]
+    return with_spans(row, *spans, bytes_read=10, num_retries=2)
 
 
 class Recorded:
@@ -126,8 +124,8 @@ def test_a_row_that_is_tried_again_brings_what_was_done_before_only_once(recorde
     observer = Metrics()
     observer.begin(RUN)
     failed = {**ROW, "status": "failed", "error_kind": "network"}
-    observer.finished(with_spans(failed, "check", "prepare"))
-    observer.finished(with_spans(ROW, "check", "prepare", "generate"))
+    observer.finished(after(failed, "check", "prepare"))
+    observer.finished(after(ROW, "check", "prepare", "generate"))
     assert total(recorded, "finished_rows") == {"failed network": 1, "ok ": 1}
     assert total(recorded, "bytes_read") == {"check": 10, "prepare": 10, "generate": 10}
     assert total(recorded, "request_retries") == {"check": 2, "prepare": 2, "generate": 2}
@@ -159,7 +157,7 @@ def test_prometheus_finds_every_metric_and_understands_it(ray_cluster: None) -> 
     for observer in (Metrics(), Metrics()):  # of two runs of one process
         observer.begin(RUN)
         observer.tick(FACTS)
-    observer.finished(with_spans({**ROW, "spans": "[]"}, "prepare"))
+    observer.finished(after({**ROW, "spans": "[]"}, "prepare"))
     observer._count("bytes_written", 7, stage="measure")
     expected = {f"ray_{PREFIX}{name}" for name in (*GAUGES, *COUNTERS, *HISTOGRAMS)}
     until = time.monotonic() + APPEARS_WITHIN_S

@@ -15,7 +15,7 @@ from pipelines.arguments import parser
 from tests.kubernetes.kustomize import Thing, build
 from tests.kubernetes.overlays import KUBERNETES, job_spec, only, pods, run_line, values
 from tests.kubernetes.schemas import VERSION, validate
-from tests.test_house import pins
+from tests.pins import pins
 
 KUBECTL = Path(__file__).parent / "kubernetes" / "kubectl.py"
 

@@ -52,4 +52,4 @@ def test_it_travels_to_other_processes_and_as_json_without_credentials() -> None
     assert pickle.loads(pickle.dumps(result)) == result
     told = json.loads(json.dumps(result.to_dict()))
     assert RowResult(**told["rows"][0]).manifest == "https://store/night.jsonl?sig=***"
-    assert (told["num_ok"], told["exit_code"], told["videos"]) == (1, 0, "/out/videos")
+    assert (told["num_ok"], told["exit_code"], told["videos_uri"]) == (1, 0, "/out/videos")

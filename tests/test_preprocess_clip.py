@@ -13,7 +13,7 @@ from stableavatar.preprocess.masks import Landmarks
 from stableavatar.preprocess.reel import Reel
 from stableavatar.preprocess.shots import Shot
 from stableavatar.video.quality import check_contract, measure_video
-from tests.test_preprocess_masks import mesh
+from tests.meshes import mesh
 from tests.videos import MOVING, SILENCE, Raw, write_raw
 
 SQUARE = BUCKETS[0]

@@ -11,7 +11,7 @@ from stableavatar.errors import BadInput
 from stableavatar.preprocess.clip import read_about
 from stableavatar.preprocess.dataset import KEPT, MADE, SKIPPED, Outcome, prepare_video
 from stableavatar.preprocess.rules import Rules
-from tests.test_preprocess_masks import mesh
+from tests.meshes import mesh
 from tests.videos import BARS, LIFE, MOVING, Raw, write_raw
 
 RULES = Rules(category="singing")

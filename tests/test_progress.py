@@ -9,23 +9,9 @@ from rich.console import Console
 from pipelines.display import Display
 from pipelines.estimate import Estimate
 from pipelines.progress import SILENT_S, Progress, Reporter, Running
+from tests.actors import Direct
 
 MakeRow = Callable[..., dict[str, Any]]
-
-
-class Direct:
-    """What an actor's handle looks like, calling at once."""
-
-    def __init__(self, progress: Progress) -> None:
-        self.calls = 0
-        self.progress = progress
-
-    def __getattr__(self, name: str) -> Any:
-        def remote(*arguments: Any) -> Any:
-            self.calls += 1
-            return getattr(self.progress, name)(*arguments)
-
-        return type("Method", (), {"remote": staticmethod(remote)})
 
 
 def planned(row: dict[str, Any]) -> dict[str, Any]:

@@ -18,16 +18,17 @@ from rich.console import Console
 
 import pipelines
 from pipelines import RenderResult, RunError, render, results, retry, storage
-from pipelines.api import alone, chosen_preset, noted, repeated
-from pipelines.arguments import asked, parser
+from pipelines.api import arguments_to_note, one_run_at_a_time
+from pipelines.arguments import api_arguments, parser
+from pipelines.look import Look
 from pipelines.outcome import RunReport
 from pipelines.run import Options
 from stableavatar.errors import KINDS, BadInput
 from stableavatar.limits import Limits
 from stableavatar.presets import Preset
-from tests.conftest import EXAMPLES
+from tests.conftest import EXAMPLE
 
-ROW = {"portrait": f"{EXAMPLES}/portrait_nasa.jpg", "audio": f"{EXAMPLES}/speech_es_short.flac", "end_s": 0.5}
+ROW = {**EXAMPLE, "end_s": 0.5}
 ONLY_PYTHON = {"observers", "console"}
 ONLY_WORDS = {"help", "dry_run", "log_json"}
 
@@ -58,9 +59,8 @@ def test_python_has_the_options_of_the_command_line() -> None:
 def test_what_is_not_given_is_the_same_in_both(command: str) -> None:
     words = [command, "night.csv", *(["--output", "out"] if command == "render" else [])]
     usual = inspect.signature(getattr(pipelines, command)).parameters
-    given = {
-        name: value for name, value in asked(parser().parse_args(words)).items() if name not in ("manifest", "output")
-    }
+    given = api_arguments(parser().parse_args(words))
+    given = {name: value for name, value in given.items() if name not in ("manifest", "output")}
     assert {name: usual[name].default or {} if name == "settings" else usual[name].default for name in given} == given
 
 
@@ -154,12 +154,6 @@ def test_wrong_values_name_what_is_right(called: Called, argument: dict[str, Any
     assert not vars(called)
 
 
-def test_a_preset_of_ones_own_keeps_what_it_says(preset: Preset) -> None:
-    own = replace(preset, memory="fp8", num_steps=9)
-    assert chosen_preset(own) == own
-    assert chosen_preset(own, settings={"seed": 1}, attention="native") == replace(own, seed=1, attention="native")
-
-
 def test_a_run_is_repeated_as_it_was(called: Called, tmp_path: Path) -> None:
     render("night.csv", tmp_path, settings={"num_steps": 3}, limit=7, limits=Limits(inputs=("faces",)), max_gpu_hours=2)
     first = called.options
@@ -177,42 +171,20 @@ def test_a_run_is_repeated_as_it_was(called: Called, tmp_path: Path) -> None:
     assert (called.options.save_every_s, called.options.retry) == (60.0, set(KINDS))
 
 
-def test_a_run_that_noted_the_words_of_its_command_is_repeated() -> None:
-    limits: dict[str, Any] = {
-        "input_schemes": "file, s3",
-        "max_portrait_pixels": 1e6,
-        "max_sound_s": 60.0,
-        "max_file_bytes": 2e10,
-    }
-    old: dict[str, Any] = {
-        "model": "tiny",
-        "weights": "square",
-        "set": ["num_steps=3"],
-        "memory": "auto",
-        "attention": "auto",
-    }
-    old |= {"limit": None, "save_every_s": None, "separator": None, "lora": None, "inputs": ["/faces"]}
-    assert repeated(old | limits) == {
-        **{name: old[name] for name in ("model", "weights", "memory", "attention")},
-        "settings": {"num_steps": "3"},
-        "limits": Limits(**limits | {"input_schemes": ("file", "s3"), "inputs": ("/faces",)}),
-    }
-
-
 def test_only_what_was_noted_can_be_repeated(called: Called, preset: Preset, tmp_path: Path) -> None:
     render("night.csv", tmp_path, model=preset)
     assert called.options.arguments == {}
     results.write_run(f"{tmp_path}", manifest="m", model="tiny", num_rows=1, arguments={})
     with pytest.raises(BadInput, match="no run that could be repeated"):
         retry(tmp_path)
-    secret = noted("tiny", settings={}, lora="", limits=Limits(inputs=("https://store/in?sig=verysecret",)))
+    secret = arguments_to_note(Look(), limits=Limits(inputs=("https://store/in?sig=verysecret",)))
     results.write_run(f"{tmp_path}", manifest="m", model="tiny", num_rows=1, arguments=secret)
     with pytest.raises(BadInput, match="was given credentials"):
         retry(tmp_path)
 
 
 def test_two_runs_in_one_process_are_refused(called: Called) -> None:
-    with alone(), pytest.raises(RunError, match="another run goes on in this process"):
+    with one_run_at_a_time(), pytest.raises(RunError, match="another run goes on in this process"):
         render("a.csv", "out")
     render("a.csv", "out")
 
@@ -248,7 +220,7 @@ def test_in_a_notebook_and_in_a_thread(
     assert second.rows[0] == replace(first.rows[0], was_before=True)
     assert sorted(second.table()["id"].to_pylist()) == ["missing", "one"]
     assert second.exit_code == 2
-    assert "1 of 2 videos are there; 1 failed" in Path(second.report).read_text()
+    assert "1 of 2 videos are there; 1 failed" in Path(second.report_uri).read_text()
 
 
 CALL = """

@@ -11,7 +11,7 @@ from pipelines.rounds import ROUNDS, check_rounds, read_files, rounds
 from pipelines.stage import Row, fail, place
 from pipelines.watch import Bounds, Watch
 from pipelines.workers import Pool
-from tests.test_progress import Direct
+from tests.actors import Direct
 
 
 def row(number: int, **words: Any) -> Row:

@@ -13,7 +13,7 @@ from ray.data.exceptions import UserCodeException
 from ray.exceptions import RayError
 
 from manifests.schema import ManifestError
-from pipelines import cache, plan, results, storage
+from pipelines import cache, carry_over, plan, results, storage
 from pipelines.check import Check
 from pipelines.cli import main
 from pipelines.outcome import RunReport
@@ -232,10 +232,10 @@ def test_a_run_that_is_killed_has_listed_what_it_was_to_make(
     with pytest.raises(KeyboardInterrupt):
         run_noise(manifest, output, preset)
     monkeypatch.undo()
-    assert [row["id"] for row in plan.read_manifest(plan.carry_over_uri(output))] == ["one"]
+    assert [row["id"] for row in plan.read_manifest(carry_over.list_uri(output))] == ["one"]
     report = run_noise(f"{tmp_path}/tonight/", output, preset, carry_over=True)  # a folder that holds nothing yet
     assert [(row["id"], row["status"]) for row in report.finished] == [("one", "ok")]
-    assert not storage.exists(plan.carry_over_uri(output))
+    assert not storage.exists(carry_over.list_uri(output))
     quiet = run_noise(f"{tmp_path}/tonight/", output, preset, carry_over=True)  # nor does anything wait
     assert (quiet.finished, quiet.unfinished, quiet.done) == ([], [], [])
     assert read_status(output).state == "finished"
@@ -253,7 +253,7 @@ def test_what_a_night_left_stays_listed_by_a_run_that_knows_nothing_of_it(tmp_pa
     list_unmade(output, [], Options(carry_over=True, retry=frozenset({"storage"})), [], [])
     assert listed(output) == {"a": None}
     list_unmade(output, [], Options(carry_over=True), [], [])
-    assert not storage.exists(plan.carry_over_uri(output))
+    assert not storage.exists(carry_over.list_uri(output))
 
 
 def test_the_check_of_all_rows_uses_the_nodes_that_came_to_read_them(

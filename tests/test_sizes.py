@@ -8,7 +8,7 @@ from pipelines.workers import Capacity
 
 GB = 10**9
 NIGHT = Work(lengths={0: [60.0] * 1000})
-TWO_GPUS = Capacity(num_cpus=32, num_gpus=2, gpus_there=2, node_cpus=16)
+TWO_GPUS = Capacity(num_cpus=32, num_gpus=2, num_gpus_there=2, node_cpus=16)
 
 
 def test_a_small_machine_has_one_of_each() -> None:
@@ -26,22 +26,22 @@ def test_a_generator_needs_no_cpu_where_it_has_a_gpu() -> None:
 
 @pytest.mark.parametrize("wanted", [None, 3, 4])
 def test_generators_share_gpus_that_hold_two(wanted: int | None) -> None:
-    sizes = choose_sizes(replace(TWO_GPUS, on_a_gpu=2), NIGHT, wanted)
+    sizes = choose_sizes(replace(TWO_GPUS, generators_per_gpu=2), NIGHT, wanted)
     assert (sizes.generators, sizes.generator_gpus) == (wanted or 4, 0.5)
 
 
 def test_one_generator_counts_for_a_gpu_that_is_still_to_come() -> None:
-    capacity = Capacity(num_cpus=64, num_gpus=8, gpus_there=2, on_a_gpu=2)
+    capacity = Capacity(num_cpus=64, num_gpus=8, num_gpus_there=2, generators_per_gpu=2)
     assert choose_sizes(capacity, NIGHT).generators == 10
 
 
 def test_two_rows_on_two_gpus_share_none() -> None:
-    sizes = choose_sizes(replace(TWO_GPUS, on_a_gpu=2), Work(lengths={0: [60.0], 3: [5.0]}))
+    sizes = choose_sizes(replace(TWO_GPUS, generators_per_gpu=2), Work(lengths={0: [60.0], 3: [5.0]}))
     assert (sizes.generators, sizes.generator_gpus) == (2, 1)
 
 
 def test_three_parts_of_a_gpu_are_no_more_than_all_of_it() -> None:
-    one = Capacity(num_cpus=8, num_gpus=1, gpus_there=1)
+    one = Capacity(num_cpus=8, num_gpus=1, num_gpus_there=1)
     assert 0.99 < 3 * choose_sizes(one, NIGHT, wanted=3).generator_gpus <= 1
 
 
@@ -72,7 +72,7 @@ def test_what_was_measured_says_how_many_helpers_there_are() -> None:
     loads = loads_of([made(prepare_s=20.0, encode_text_s=4.0), made(prepare_s=20.0, separate_s=None), copied])
     assert loads == {"prepare": 2.0, "encode_text": 0.2}
     assert loads_of([]) == {}
-    capacity = Capacity(num_cpus=512, num_gpus=8, gpus_there=8, node_cpus=64)
+    capacity = Capacity(num_cpus=512, num_gpus=8, num_gpus_there=8, node_cpus=64)
     known, unknown = (choose_sizes(capacity, Work(lengths=NIGHT.lengths, loads=found)) for found in (loads, {}))
     assert (known.prepare, known.encoders, known.measure) == (24, 3, 8)
     assert (unknown.prepare, unknown.encoders, unknown.measure) == (8, 1, 8)

@@ -3,7 +3,14 @@ from typing import Any
 
 import pytest
 
-from pipelines.stage import Row, Stage
+from manifests.redact import redacted
+from pipelines.check import Check
+from pipelines.encode_text import EncodeText
+from pipelines.generate import Generate
+from pipelines.measure import Measure
+from pipelines.prepare import Prepare
+from pipelines.separate import Separate
+from pipelines.stage import STAGES, Row, Stage, fail, reason_of
 from stableavatar.errors import BadInput
 
 ROW: Row = {"id": "anna", "manifest": "night.csv", "row_number": 3, "status": "ready", "error_kind": "", "error": ""}
@@ -51,3 +58,14 @@ def test_an_unexpected_error_fails_the_row_alone_and_is_logged_with_its_tracebac
 def test_the_error_of_a_row_holds_no_credentials() -> None:
     row = Strange(BadInput("https://host/a.png?X-Amz-Signature=5ec2e7 does not exist."))({**ROW})
     assert row["error"] == "row 3 of night.csv: https://host/a.png?X-Amz-Signature=*** does not exist."
+
+
+def test_the_stages_are_those_that_there_are() -> None:
+    assert tuple(stage.name for stage in (Check, Prepare, Separate, EncodeText, Generate, Measure)) == STAGES
+
+
+@pytest.mark.parametrize("manifest", ["night.csv", "https://anna:secret@host/night.csv?sig=verysecret"])
+def test_the_reason_of_a_failure_is_what_it_was_told(manifest: str) -> None:
+    row = fail({**ROW, "manifest": manifest}, "prepare", "bad_input", "the sky: it is blue")
+    assert row["error"].startswith("row 3 of ")
+    assert reason_of(row) == reason_of({**row, "manifest": redacted(manifest)}) == "the sky: it is blue"

@@ -12,9 +12,9 @@ import pytest
 from pipelines import results, storage
 from pipelines.cli import main
 from pipelines.status import read_status
-from tests.conftest import EXAMPLES
+from tests.conftest import EXAMPLE
 
-ROW = {"portrait": f"{EXAMPLES}/portrait_nasa.jpg", "audio": f"{EXAMPLES}/speech_es_short.flac", "end_s": 0.5}
+ROW = {**EXAMPLE, "end_s": 0.5}
 
 
 @pytest.fixture
@@ -47,7 +47,7 @@ def test_a_run_drains_when_it_is_told_to_and_the_next_one_goes_on(ray_alone: Non
 
     code, _, err = run("render", manifest, "--output", output)
     assert code == 1
-    assert "works there" in err and "--output" in err
+    assert "works there" in err and "give this one another output" in err
     seen = read_status(output)
     assert seen.is_running and seen.num_rows == 3
     before = {"urgent"} if seen.num_ok else set()

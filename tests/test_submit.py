@@ -18,7 +18,7 @@ from pipelines import results, storage
 from tests.chaos import generators
 from tests.conftest import EXAMPLES
 from tests.nodes import PATIENCE_S, ROOT, Nodes, nodes, wait_for
-from tests.test_house import pins
+from tests.pins import pins
 
 TOKEN = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0123456789abcdef" * 4}
 TINY = ("--model", "tiny")

@@ -2,34 +2,28 @@ from typing import Any
 
 import pytest
 
-from pipelines.spans import Span, with_span
 from pipelines.timeline import MAX_BARS, MAX_LANES, MAX_TICKS, WIDTH, busy_share, clock, timeline, timings
+from tests.spans import with_spans
 
 HOUR_S = 3600.0
 
 
 def row(id: str, *spans: tuple[str, str, float, float]) -> dict[str, Any]:
     """A row that went through (stage, worker, when, seconds)."""
-    text = "[]"
-    for stage, worker, started_at, seconds in spans:
-        moved = {"bytes_read": 0, "bytes_written": 0, "num_retries": 0}
-        span = Span(stage=stage, worker=worker, started_at=started_at, seconds=seconds, **moved)
-        text = with_span({"spans": text}, span)
-    return {"id": id, "spans": text}
+    return with_spans({"id": id}, *spans)
 
 
 def test_the_times_of_the_stages_in_their_order() -> None:
     rows = [row(f"{n}", ("generate", "a", 0.0, float(n)), ("check", "b", 0.0, 1.0)) for n in range(1, 22)]
     check, generate = timings(rows)
-    assert (check.stage, check.count, check.mean, check.p95, check.sum) == ("check", 21, 1.0, 1.0, 21.0)
-    assert (generate.mean, generate.median, generate.p95, generate.sum, generate.share) == (11, 11, 20, 231, 1.0)
+    assert (check.stage, check.num_rows, check.mean_s, check.p95_s, check.sum_s) == ("check", 21, 1.0, 1.0, 21.0)
+    assert (generate.mean_s, generate.median_s, generate.p95_s, generate.sum_s) == (11, 11, 20, 231)
+    assert generate.share == 1.0
     assert check.share == pytest.approx(21 / 231)
 
 
-def test_rows_of_older_runs_tell_their_times_by_columns() -> None:
-    (timing,) = timings([{"id": "a", "spans": None, "generate_s": 3.0, "check_s": None}])
-    assert (timing.stage, timing.count, timing.sum) == ("generate", 1, 3.0)
-    assert timings([]) == []
+def test_where_no_row_tells_there_are_no_times() -> None:
+    assert timings([{"id": "lost", "spans": None}]) == timings([]) == []
 
 
 def test_how_busy_generators_are() -> None:

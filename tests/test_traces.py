@@ -15,24 +15,18 @@ from pipelines import traces
 from pipelines.api import observers_of
 from pipelines.metrics import Metrics
 from pipelines.report import ReportWriter
-from pipelines.spans import Span, with_span
 from pipelines.stage import Row
 from pipelines.traces import ENDPOINTS, Traces
+from tests.spans import with_spans
 
 RUN = {"output": "s3://key:secret@host/out", "model": "tiny"}
-OK: Row = {
+UNSEEN: Row = {
     **{"manifest": "https://host/night.csv?token=5ec2e7", "row_number": 3, "id": "anna", "attempts": 2},
     **{"status": "ok", "error_kind": "", "error": "", "stage": "", "num_frames": None},
 }
+SPANS = (("prepare", "node/7", 1000.0, 1.5), ("generate", "node/7", 1005.0, 1.5))
+OK = with_spans(UNSEEN, *SPANS, bytes_read=10, bytes_written=20, num_retries=2)
 FAILED = {**OK, "id": "ben", "status": "failed", "error_kind": "network", "error": "row 3: gone", "stage": "generate"}
-
-
-def with_spans(row: Row) -> Row:
-    for number, stage in enumerate(("prepare", "generate")):
-        moved = {"bytes_read": 10, "bytes_written": 20, "num_retries": 2}
-        span = Span(stage=stage, worker="node/7", started_at=1000.0 + 5 * number, seconds=1.5, **moved)
-        row = {**row, "spans": with_span(row, span)}
-    return row
 
 
 class Collector(ThreadingHTTPServer):
@@ -92,7 +86,7 @@ def attributes(of: Any) -> dict[str, Any]:
 
 
 def test_a_collector_gets_a_trace_for_each_row_with_a_span_for_each_stage(collector: Collector) -> None:
-    observe(with_spans(OK), with_spans(FAILED))
+    observe(OK, FAILED)
     ((path, request),) = collector.requests
     assert path == "/v1/traces"
     (resource,) = request.resource_spans
@@ -125,7 +119,7 @@ def test_a_collector_gets_a_trace_for_each_row_with_a_span_for_each_stage(collec
 
 def test_the_environment_may_name_the_service(collector: Collector, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OTEL_SERVICE_NAME", "nightly")
-    observe(with_spans(OK))
+    observe(OK)
     assert attributes(collector.requests[0][1].resource_spans[0].resource)["service.name"] == "nightly"
 
 
@@ -135,7 +129,7 @@ def test_a_collector_that_never_answers_holds_up_nothing_and_the_end_for_a_bound
     monkeypatch.setattr(traces, "CLOSE_S", 0.5)
     collector.status = None
     started = time.monotonic()
-    assert observe(*[with_spans(OK)] * 1000) < 5.0
+    assert observe(*[OK] * 1000) < 5.0
     assert time.monotonic() - started < 8.0
 
 

@@ -34,7 +34,7 @@ from stableavatar.reproducible import reproducible
 from stableavatar.training.config import Data, Optimiser, TrainingConfig, Validation, Workers, read_config
 from stableavatar.training.order import ALONE
 from stableavatar.training.trainer import Trainer
-from tests.conftest import EXAMPLES
+from tests.conftest import EXAMPLE
 from tests.training import curve_of, small_config, write_encoded
 
 TIMEOUT_S = 250
@@ -106,7 +106,7 @@ def workers() -> list[psutil.Process]:
 def quiet(ray_cluster: None, encoded: str, held_out: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What a run has left that nobody disturbed, and that made videos at its last step."""
     folder = tmp_path_factory.mktemp("quiet")
-    row = {"portrait": f"{EXAMPLES}/portrait_nasa.jpg", "audio": f"{EXAMPLES}/speech_es_short.flac", "end_s": 0.4}
+    row = {**EXAMPLE, "end_s": 0.4}
     bad = row | {"portrait": "missing.png", "id": "bad"}
     manifest = folder / "look.jsonl"
     manifest.write_text(json.dumps(row | {"id": "good"}) + "\n" + json.dumps(bad) + "\n")

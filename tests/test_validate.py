@@ -12,10 +12,10 @@ from pipelines.validate import check_validation, render_validation
 from stableavatar.errors import BadInput
 from stableavatar.training.config import TrainingConfig, Validation
 from stableavatar.training.trainer import Trainer
-from tests.conftest import EXAMPLES
+from tests.conftest import EXAMPLE
 from tests.training import small_config
 
-ROW = {"portrait": f"{EXAMPLES}/portrait_nasa.jpg", "audio": f"{EXAMPLES}/speech_es_short.flac", "end_s": 0.4}
+ROW = {**EXAMPLE, "end_s": 0.4}
 
 
 def looking_at(folder: Path, *rows: dict[str, Any]) -> TrainingConfig:

@@ -18,6 +18,8 @@ from stableavatar.units import FPS
 from stableavatar.video.quality import check_contract, measure_video
 from stableavatar.video.writer import PieceWriter, is_piece, join
 from tests.media import video_writer, write_tone
+from tests.sounds import lag_samples
+from tests.videos import frame_hashes
 
 SIZE = 64  # pixels a side
 RATE = 48_000
@@ -47,12 +49,6 @@ def write_video(
             frames_VHWC = random.integers(0, 256, (4, SIZE, SIZE, 3), np.uint8)
             writer.write(np.full_like(frames_VHWC, colour) if colour else frames_VHWC)
     return sound
-
-
-def lag_samples(a: np.ndarray, b: np.ndarray) -> int:
-    size = 1 << (len(a) + len(b)).bit_length()
-    peak = int(np.fft.irfft(np.fft.rfft(a, size) * np.conj(np.fft.rfft(b, size)), size).argmax())
-    return peak - size if peak > size // 2 else peak
 
 
 def decode_with_pyav(path: Path) -> np.ndarray:
@@ -169,14 +165,6 @@ def noise(num_frames: int) -> np.ndarray:
 def write_piece(path: Path, frames_VHWC: np.ndarray, origin: str = "") -> None:
     with PieceWriter(str(path), width=SIZE, height=SIZE, num_frames=len(frames_VHWC), origin=origin) as writer:
         writer.write(frames_VHWC)
-
-
-def frame_hashes(path: Path) -> list[str]:
-    """By ffmpeg, one for each frame of the picture."""
-    command = [imageio_ffmpeg.get_ffmpeg_exe(), "-v", "warning", "-i", str(path), "-map", "0:v", "-f", "framehash", "-"]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert not done.stderr
-    return [line.split()[-1] for line in done.stdout.splitlines() if not line.startswith("#")]
 
 
 # Each cut is a piece's first frame; pieces of one or two frames hold back fewer than others.

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pytest
 
 from pipelines import plan, receiver, render, results, retry, webhooks
-from pipelines.arguments import asked, parser
+from pipelines.arguments import api_arguments, parser
 from pipelines.cli import main
 from pipelines.lines import read_lines
 from pipelines.outcome import RunReport
@@ -287,13 +287,13 @@ def test_addresses_are_given_to_each_command_and_noted_nowhere(tmp_path: Path, m
 
     monkeypatch.setattr("pipelines.run.run", run)
     output = ["--output", str(tmp_path), "--webhook", "https://a/T0KEN"]
-    render(**asked(parser().parse_args(["render", "m.jsonl", *output])))
+    render(**api_arguments(parser().parse_args(["render", "m.jsonl", *output])))
     (options,) = called
     assert "T0KEN" not in json.dumps(options.arguments)
     assert [observer for observer in options.observers if isinstance(observer, Webhooks)]
     results.write_run(str(tmp_path), manifest="m.jsonl", model="tiny", num_rows=1, arguments=options.arguments)
     addresses = ["--webhook", "https://a/x", "--webhook", "https://b/y"]
-    retry(**asked(parser().parse_args(["retry", str(tmp_path), *addresses])))
+    retry(**api_arguments(parser().parse_args(["retry", str(tmp_path), *addresses])))
     (observer,) = (each for each in called[-1].observers if isinstance(each, Webhooks))
     assert [each.url for each in observer.receivers.values()] == addresses[1::2]
     retry(str(tmp_path))

@@ -16,19 +16,19 @@ import pytest
 import ray
 from ray.data import ExecutionResources
 
-from pipelines import plan, results
+from pipelines import carry_over, plan, results
 from pipelines.run import Options, run
 from pipelines.spans import spans_of
 from pipelines.stage import Row, Stage
 from pipelines.watch import Bounds
 from pipelines.workers import Pool, cluster, flow, limits_of
 from stableavatar.presets import tiny
-from tests.conftest import EXAMPLES
+from tests.conftest import EXAMPLE
 
 pytestmark = pytest.mark.usefixtures("ray_alone")
 
 RAY = str(Path(sys.executable).parent / "ray")
-ROW = {"portrait": f"{EXAMPLES}/portrait_nasa.jpg", "audio": f"{EXAMPLES}/speech_es_short.flac", "end_s": 0.5}
+ROW = {**EXAMPLE, "end_s": 0.5}
 STORE_BYTES, ROW_BYTES, NUM_ROWS = 200 * 10**6, 5 * 10**6, 60  # one and a half times what the store holds
 NODE_TYPES = {
     "ray.head.default": {"resources": {"CPU": 0}, "node_config": {}, "max_workers": 0},
@@ -103,7 +103,7 @@ def test_a_night_whose_nodes_never_come_ends_in_time_and_lists_its_rows(tmp_path
     with multiprocessing.get_context("spawn").Pool(1) as process:
         left = process.apply_async(left_where_no_node_came, (str(manifest), output)).get(timeout=120)
     assert left == ["one", "two"]
-    assert [row["id"] for row in plan.read_manifest(plan.carry_over_uri(output))] == left
+    assert [row["id"] for row in plan.read_manifest(carry_over.list_uri(output))] == left
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 """Raw videos that tests make for themselves: shots with hard cuts, and a voice."""
 
+import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,3 +54,11 @@ def change(path: str, out: Path, *inputs: str, **options: Any) -> str:
     stream = stream.output(str(out), codec="copy", loglevel="error", **options)
     stream.run(cmd=imageio_ffmpeg.get_ffmpeg_exe(), overwrite_output=True)
     return str(out)
+
+
+def frame_hashes(path: Path) -> list[str]:
+    """By ffmpeg, one for each frame of the picture."""
+    command = [imageio_ffmpeg.get_ffmpeg_exe(), "-v", "warning", "-i", str(path), "-map", "0:v", "-f", "framehash", "-"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert not done.stderr
+    return [line.split()[-1] for line in done.stdout.splitlines() if not line.startswith("#")]

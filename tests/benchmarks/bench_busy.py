@@ -67,7 +67,7 @@ def row(number: int, sleep_s: float) -> Row:
     return {**place, **state, "sleep_s": sleep_s, "num_windows": 1, "num_steps": 1}
 
 
-def busy_share(spans: Sequence[Span]) -> tuple[float, float]:
+def share_and_gap(spans: Sequence[Span]) -> tuple[float, float]:
     """(share of the time in which the generators had a row, median of the seconds between two rows)."""
     by_worker: dict[str, list[Span]] = defaultdict(list)
     for span in sorted(spans, key=lambda span: span.started_at):
@@ -94,7 +94,7 @@ def measure(name: str, lengths_s: Sequence[float]) -> None:
         rows = [row(number, length_s) for number, length_s in enumerate(lengths_s)]
         made = list(flow(rows, [asleep(pool) for pool in pools]))
     spans = [span for row in made for span in spans_of(row) if span.stage == "generate"]
-    share, gap_s = busy_share(spans)
+    share, gap_s = share_and_gap(spans)
     first, last = min(span.started_at for span in spans), max(span.started_at + span.seconds for span in spans)
     took_s = f"{last - first:.1f} s, at best {sum(lengths_s) / NUM_GPUS:.1f} s"
     print(f"{name}, queue {sizes.queue}: busy {share:.1%}, {gap_s:.3f} s between rows; {took_s}", flush=True)
