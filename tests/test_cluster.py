@@ -64,6 +64,17 @@ def test_own_overlay_is_a_few_lines(mine: Path) -> None:
     assert "s3://mine/" in only(things, "RayJob")["spec"]["entrypoint"]
 
 
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_the_larger_model_has_its_memory_whatever_begins_the_run(mine: Path, overlay: str) -> None:
+    layer = {"namespace": "avatars", "resources": [f"../{overlay}"], "components": ["../14b"]}
+    (mine / "kustomization.yaml").write_text(yaml.safe_dump(layer))
+    things = build(mine)
+    assert set(values(things, "namespace")) == {"avatars"}  # also of whom a night is begun by
+    [groups] = values(things, "workerGroupSpecs")
+    [memory] = {container["resources"]["limits"]["memory"] for container in groups[1]["template"]["spec"]["containers"]}
+    assert (groups[1]["groupName"], memory) == ("gpu", "120Gi")
+
+
 def test_what_is_deleted_before_applying_again_is_all_that_cannot_change(mine: Path) -> None:
     [named] = re.findall(r"kubectl delete .*--ignore-not-found (.*)", README)
     once = [thing for thing in build(mine) if thing["kind"] in ("Job", "RayJob")]
@@ -318,7 +329,7 @@ def test_image_is_installed_as_the_makefile_installs() -> None:
     assert "--no-deps audio-separator" in makefile and "--no-deps audio-separator" in dockerfile
     assert re.search(r"^USER 1000$", dockerfile, re.MULTILINE)
     copied = re.search(r"^COPY (.*) \./$", dockerfile, re.MULTILINE)
-    assert copied and dockerfile.index(copied[0]) < dockerfile.index("'.[cloud]'") < dockerfile.index("COPY . .")
+    assert copied and dockerfile.index(copied[0]) < dockerfile.index("'.[cloud,otel]'") < dockerfile.index("COPY . .")
     allowed = [line[1:] for line in (CLUSTER / "Dockerfile.dockerignore").read_text().splitlines() if line[0] == "!"]
     assert {*copied[1].split(), "pipelines", "stableavatar", "manifests"} <= set(allowed)
     assert all((ROOT / name).exists() for name in allowed)
