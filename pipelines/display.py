@@ -4,9 +4,11 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from datetime import timedelta
 from typing import Any, Self
 
+from ray.exceptions import RayError
 from rich.console import Console, Group
 from rich.live import Live
 from rich.text import Text
@@ -33,7 +35,8 @@ class Display(Observer):
         """`snapshot` tells the windows done so far and what runs, as `Progress.snapshot`."""
         self.rows = {place(row): row for row in rows}
         self.estimate = estimate
-        self.snapshot = snapshot
+        self.ask = snapshot
+        self.heard = Snapshot()  # last
         self.done: dict[Place, Row] = {}
         self.began = time.monotonic()
         self.live = Live(
@@ -64,7 +67,9 @@ class Display(Observer):
 
     def facts(self) -> dict[str, Any]:
         """Everything, for machines."""
-        snapshot = self.snapshot()
+        with suppress(RayError):  # its actor is being started on another node
+            self.heard = self.ask()
+        snapshot = self.heard
         if not (snapshot.running or snapshot.windows_done):
             self.began = time.monotonic()  # loading the model says nothing about the speed
         elapsed_s = max(time.monotonic() - self.began, 1e-3)

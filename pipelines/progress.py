@@ -2,11 +2,12 @@
 
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
 import ray
+from ray.exceptions import RayError
 
 from pipelines.stage import Place, Row, place
 
@@ -116,7 +117,7 @@ class Progress:
 
 
 def snapshot(progress: Any) -> Snapshot:
-    """What the Progress actor knows. Raises GetTimeoutError if it does not answer."""
+    """What the Progress actor knows. Raises RayError if it does not answer."""
     return _got(progress.snapshot.remote())
 
 
@@ -131,8 +132,15 @@ class Reporter:
         self._resumed = 0  # window-steps of it
 
     def may_begin(self, row: Row) -> bool:
-        """Is this row still to be made, or is the run to stop?"""
-        return not self.listener or bool(_got(self.listener.begin.remote(place(row))))
+        """Is this row still to be made, or is the run to stop?
+
+        It may if nobody answers, as where the node of the Progress actor has gone: the answer to its first report that
+        is heard stops it too.
+        """
+        try:
+            return not self.listener or bool(_got(self.listener.begin.remote(place(row))))
+        except RayError:
+            return True
 
     @contextmanager
     def running(self, row: Row) -> Iterator[Callable[[int], None]]:
@@ -168,7 +176,8 @@ class Reporter:
             return
         # The answer to the last report is looked at with the next one: a generator never waits for it.
         if _is_there(self._answer):
-            self.is_stopping = bool(_got(self._answer))
+            with suppress(RayError):  # of one that has died: the next answers
+                self.is_stopping = bool(_got(self._answer))
             self._answer = None
         running = Running(
             id=row["id"],

@@ -11,6 +11,8 @@ from datetime import datetime
 from types import FrameType
 from typing import Any, Self
 
+from ray.exceptions import RayError
+
 from pipelines.stage import Place, Row, place
 
 TICK_S = 0.5
@@ -86,7 +88,7 @@ class Watch:
     def until_drained(self, rows: Iterable[Row], begun: Callable[[], Iterable[Place]] = frozenset) -> Iterator[Row]:
         """The rows as they come; once the run is to stop, only until those have come that `begun()` tells.
 
-        As long as that raises TimeoutError, the next rows are waited for.
+        As long as that raises TimeoutError or RayError, the next rows are waited for.
         """
         returned: set[Place] = set()
         coming = self._coming = _Coming(rows)
@@ -145,7 +147,7 @@ class Watch:
 def _have_come(begun: Callable[[], Iterable[Place]], returned: set[Place]) -> bool:
     try:
         return returned.issuperset(begun())
-    except TimeoutError:  # whoever knows it was just started anew
+    except (TimeoutError, RayError):  # whoever knows it was just started anew
         return False
 
 

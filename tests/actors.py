@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from ray.exceptions import GetTimeoutError
+
 from pipelines.progress import Progress
 
 
@@ -16,5 +18,15 @@ class Direct:
         def remote(*arguments: Any) -> Any:
             self.calls += 1
             return getattr(self.progress, name)(*arguments)
+
+        return type("Method", (), {"remote": staticmethod(remote)})
+
+
+class Silent:
+    """The handle of an actor that answers nothing, as where its node has gone."""
+
+    def __getattr__(self, name: str) -> Any:
+        def remote(*arguments: Any) -> Any:
+            raise GetTimeoutError(f"{name} was not answered")
 
         return type("Method", (), {"remote": staticmethod(remote)})

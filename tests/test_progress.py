@@ -8,8 +8,8 @@ from rich.console import Console
 
 from pipelines.display import Display
 from pipelines.estimate import Estimate
-from pipelines.progress import SILENT_S, Progress, Reporter, Running
-from tests.actors import Direct
+from pipelines.progress import SILENT_S, Progress, Reporter, Running, snapshot
+from tests.actors import Direct, Silent
 
 MakeRow = Callable[..., dict[str, Any]]
 
@@ -187,3 +187,14 @@ def test_machines_hear_how_long_ago_the_oldest_save_is(make_row: MakeRow, monkey
         assert display.facts()["checkpoint_age_s"] < 10.0
         patch.setattr(time, "time", lambda: 0.0)  # a clock that is behind that of the generator
         assert display.facts()["checkpoint_age_s"] == 0.0
+
+
+def test_without_an_answer_rows_begin_and_the_display_shows_what_it_heard_last(make_row: MakeRow) -> None:
+    progress, row = Progress(), planned(make_row())
+    listeners: list[Any] = [Direct(progress)]
+    display = Display([row], Estimate(), lambda: snapshot(listeners[-1]), Console(width=100))
+    with Reporter(listeners[0]).running(row):
+        assert [shown["id"] for shown in display.facts()["running"]] == [row["id"]]
+        listeners.append(Silent())
+        assert [shown["id"] for shown in display.facts()["running"]] == [row["id"]]
+    assert Reporter(Silent()).may_begin(row)
