@@ -10,6 +10,7 @@ import pyarrow as pa
 from manifests.formats import SUFFIXES
 from manifests.identity import default_id
 from manifests.read import fail_duplicates, parse_manifest
+from manifests.redact import redacted
 from manifests.schema import ManifestError
 from pipelines import storage
 from pipelines.stage import Row, fail, known_place, place
@@ -91,7 +92,9 @@ def select_rows(rows: Iterable[Row], limit: int | None, carried: str = "", **com
 def _begin(row: Row, common: dict[str, Any]) -> Row:
     row = {**row, **common, "id": row["id"] or default_id(row), "content_id": "", "stage": ""}
     row |= {"attempts": 1, "gpu_s": 0.0}
-    return {**row, "stage": "read", "started_at": time.time()} if row["status"] == "failed" else row
+    if row["status"] == "failed":
+        row |= {"stage": "read", "started_at": time.time(), "error": redacted(row["error"])}
+    return row
 
 
 def missing(rows: Iterable[Row], returned: Iterable[Row]) -> list[Row]:

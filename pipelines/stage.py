@@ -71,7 +71,7 @@ def explain(error: Exception) -> tuple[str, str]:
 
 def fail(row: Row, stage: str, kind: str, message: str) -> Row:
     """The row, failed in `stage`. The message says first which row of which manifest it is about; no credentials."""
-    error = redacted(f"{_whose(row)}{message}")
+    error = f"{_whose(row)}{redacted(message)}"
     kept = {name: value for name, value in row.items() if name not in WORKING_COLUMNS}
     return {
         "started_at": time.time(),
@@ -86,11 +86,11 @@ def fail(row: Row, stage: str, kind: str, message: str) -> Row:
 
 def reason_of(row: Row) -> str:
     """The message alone of a row that `fail` made, as the result table has it too."""
-    return row["error"].removeprefix(redacted(_whose(row)))
+    return row["error"].removeprefix(_whose(row))
 
 
 def _whose(row: Row) -> str:
-    return f"row {row['row_number']} of {row['manifest']}: "
+    return f"row {row['row_number']} of {redacted(row['manifest'])}: "
 
 
 def put_off(row: Row) -> Row:

@@ -40,6 +40,12 @@ def test_a_row_that_cannot_be_read_still_says_when_and_what_for() -> None:
     assert row["started_at"] > 0
 
 
+def test_a_row_that_cannot_be_read_tells_no_credentials_of_its_manifest() -> None:
+    uri = "https://anna:hunter2@host/night.jsonl?token=verysecret"
+    for row in plan.select_rows(plan.read_rows(b"not json\n" + 2 * (GOOD % b"1"), uri), None, model="tiny"):
+        assert row["error"].startswith("row ") and "hunter2" not in row["error"] and "verysecret" not in row["error"]
+
+
 def test_no_manifest(tmp_path: Path) -> None:
     with pytest.raises(ManifestError, match="holds no manifest"):
         plan.manifest_files(str(tmp_path))
