@@ -10,6 +10,7 @@ from manifests.redact import redacted, redacted_values
 from manifests.schema import MANIFEST
 from pipelines import storage
 from pipelines.plan import unpack
+from pipelines.results import OUTER_KINDS
 from pipelines.stage import Row
 from stableavatar.tracks import moved_tracks
 
@@ -47,17 +48,22 @@ def write_list(output: str, rows: Iterable[Row], known: Container[str] | None = 
 
     Args:
         output: where to.
-        rows: what is left. One that could not be read says too little to be listed: it stays in its own manifest.
+        rows: what is left. Of those that failed only what a store or the network did is listed. One that could not be
+            read says too little: it stays in its own manifest.
         known: ids that the run knew. What is listed already under another one stays as it is; None: nothing does.
     """
     uri = list_uri(output)
     before = [] if known is None else (storage.read_if_there(uri) or b"").splitlines()
     kept = [line + b"\n" for line in before if line.strip() and _listed_id(line) not in (known or ())]
-    lines = [*kept, *(_manifest_line(row) for row in rows if row["status"] != "failed")]
+    lines = [*kept, *(_manifest_line(row) for row in rows if _is_left(row))]
     if lines:
         storage.write(b"".join(lines), uri)
     else:
         storage.remove(uri)
+
+
+def _is_left(row: Row) -> bool:
+    return row["status"] != "failed" or (row["error_kind"] in OUTER_KINDS and row["stage"] != "read")
 
 
 def _listed_id(line: bytes) -> str | None:

@@ -44,6 +44,7 @@ LONG_AGO = datetime.min.replace(tzinfo=UTC)
 
 # Failures of a row that is what it was: the same again, most likely. All others are tried again by every run.
 FINAL_KINDS = ("out_of_memory", "broken_video", "internal", "quarantined")
+OUTER_KINDS = (NetworkError.kind, StorageError.kind)  # no fault of the row: the next night has it too
 
 logger = logging.getLogger(__name__)
 

@@ -180,7 +180,7 @@ def note_run(
     """Note what the run is about, for `status` and `retry`. Gives what it wrote."""
     return results.write_run(
         output,
-        manifest=storage.absolute(manifest),
+        manifest=storage.absolute(manifest) + "/" * manifest.endswith("/"),  # by which `retry` lets it be empty
         model=preset.name,
         num_rows=len(todo.rows),
         began_at=began_at,
@@ -195,11 +195,12 @@ def note_run(
 def settle(
     output: str, files: Sequence[str], options: Options, todo: Todo, finished: Mapping[Place, Row], stopped: str
 ) -> RunReport:
-    """Remove what rows that are made need no more, and list those that are not. Gives what came of all of them."""
+    """Remove what rows that are made need no more, and list those for the next run. Gives what came of all of them."""
     made = [row for row in todo.to_make if finished.get(place(row), row)["status"] == "ok"]
     results.clean_up(output, made)  # Ray begins a row again whose generator dies just after it
     unfinished = plan.missing(todo.unmade, finished.values())
-    list_unmade(output, files, options, unfinished, [*finished.values(), *unfinished, *todo.done])
+    again = [row for row in todo.to_make if finished.get(place(row), {}).get("error_kind") in results.OUTER_KINDS]
+    list_unmade(output, files, options, [*unfinished, *again], [*finished.values(), *unfinished, *todo.done])
     return RunReport(
         finished=list(finished.values()),
         unfinished=[*unfinished, *todo.passed_over],

@@ -160,7 +160,7 @@ def ended_rows(rows: list[Row], run: Mapping[str, Any]) -> list[Row]:
     since = _time(run.get("started_at")) if "num_done" in run else LONG_AGO
     manifest, carried = run.get("manifest"), run.get("carried_over")
     if manifest is not None:
-        folder = f"{manifest}/"
+        folder = f"{manifest.rstrip('/')}/"
         rows = [row for row in rows if row["manifest"] in (manifest, carried) or row["manifest"].startswith(folder)]
     rows = sorted((row for row in rows if row["finished_at"] >= since), key=lambda row: row["finished_at"])
     return list({place(row): row for row in rows}.values())

@@ -6,6 +6,7 @@ from typing import Any
 from pipelines import plan, storage
 from pipelines.carry_over import find_list, list_uri, write_list
 from pipelines.check import Check
+from pipelines.stage import fail
 from stableavatar.presets import Preset
 from tests.conftest import EXAMPLES
 
@@ -43,6 +44,14 @@ def test_a_row_that_could_not_be_read_is_not_carried_over(tmp_path: Path) -> Non
     bad, good = plan.select_rows(plan.read_rows(b"not json\n" + GOOD % b"1", f"{tmp_path}/a.jsonl"), None, model="tiny")
     write_list(f"{tmp_path}", [bad, good])
     assert [row["id"] for row in plan.read_manifest(f"{tmp_path}/carry-over.jsonl")] == ["1"]
+
+
+def test_rows_that_failed_by_no_fault_of_theirs_are_left_to_the_next_night(tmp_path: Path) -> None:
+    kinds = ("network", "storage", "bad_input", "quarantined")
+    rows = plan.select_rows(plan.read_rows(b"".join(GOOD % kind.encode() for kind in kinds), "a.jsonl"), None)
+    failed = [fail(row, "check", kind, "it did not work") for row, kind in zip(rows, kinds, strict=True)]
+    write_list(f"{tmp_path}", failed)
+    assert [row["id"] for row in plan.read_manifest(list_uri(f"{tmp_path}"))] == ["network", "storage"]
 
 
 def test_credentials_are_taken_out_of_what_is_left_and_its_json_stays_json(tmp_path: Path) -> None:

@@ -18,8 +18,8 @@ from pipelines.check import Check
 from pipelines.cli import main
 from pipelines.outcome import RunReport
 from pipelines.rounds import read_files, rounds
-from pipelines.run import Loaders, Options, list_unmade, run
-from pipelines.stage import Row
+from pipelines.run import Loaders, Options, Todo, list_unmade, run, settle
+from pipelines.stage import Row, fail, place
 from pipelines.status import read_status
 from pipelines.watch import Bounds, Watch
 from pipelines.workers import Capacity, ClusterError, Pool, cluster, flow, require_room, stop_flows
@@ -239,6 +239,7 @@ def test_a_run_that_is_killed_has_listed_what_it_was_to_make(
     quiet = run_noise(f"{tmp_path}/tonight/", output, preset, carry_over=True)  # nor does anything wait
     assert (quiet.finished, quiet.unfinished, quiet.done) == ([], [], [])
     assert read_status(output).state == "finished"
+    assert results.read_run(output)["manifest"] == f"{tmp_path}/tonight/"  # `retry` may find it empty, too
 
 
 def test_what_a_night_left_stays_listed_by_a_run_that_knows_nothing_of_it(tmp_path: Path, make_row: Any) -> None:
@@ -254,6 +255,26 @@ def test_what_a_night_left_stays_listed_by_a_run_that_knows_nothing_of_it(tmp_pa
     assert listed(output) == {"a": None}
     list_unmade(output, [], Options(carry_over=True), [], [])
     assert not storage.exists(carry_over.list_uri(output))
+
+
+def test_what_a_store_kept_from_being_made_is_left_to_the_next_night(tmp_path: Path, make_row: Any) -> None:
+    output = str(tmp_path)
+    rows = {id: make_row(id=id, row_number=number) for number, id in enumerate(("made", "cut off", "wrong", "left"))}
+    came = [rows["made"] | {"status": "ok"}, fail(rows["cut off"], "measure", "network", "")]
+    came += [fail(rows["wrong"], "prepare", "bad_input", "")]
+    todo = Todo(
+        rows=[*rows.values()],
+        to_make=[*rows.values()],
+        unchecked=[],
+        done=[],
+        left=[],
+        passed_over=[],
+        measured=[],
+        carried="",
+    )
+    report = settle(output, [], Options(carry_over=True), todo, {place(row): row for row in came}, "it is late")
+    assert [row["id"] for row in report.unfinished] == ["left"]
+    assert set(listed(output)) == {"cut off", "left"}
 
 
 def test_the_check_of_all_rows_uses_the_nodes_that_came_to_read_them(
