@@ -105,16 +105,20 @@ def prepare_data(references: Sequence[str], output: str, options: Options) -> li
     with Lease(root) as lease, cluster() as capacity:
         shutil.rmtree(os.path.join(root, UNFINISHED), ignore_errors=True)  # of a run that was killed
         report = read_report(root)
-        todo = [{"video": video, "before": json.dumps(report.get(redacted(video), []))} for video in videos]
+        before = {redacted(video): without_unseen(report.get(redacted(video), [])) for video in videos}
+        todo = [{"video": video, "before": json.dumps(before[redacted(video)])} for video in videos]
         new = dict.fromkeys(map(redacted, videos), LOST)
         saved_at = time.monotonic()
         for row in flow(todo, _pools(root, options, capacity, len(todo))):
-            new[redacted(row["video"])] = json.loads(row["lines"])
+            video = redacted(row["video"])
+            new[video] = with_clips(json.loads(row["lines"]), before[video])
             if time.monotonic() - saved_at > SAVE_EVERY_S:
                 write_report(root, report | {video: lines for video, lines in new.items() if lines is not LOST})
                 saved_at = time.monotonic()
         lease.check()
-        new = {video: lost(video) if lines is LOST else lines for video, lines in new.items()}
+        new = {
+            video: with_clips(lost(video), before[video]) if lines is LOST else lines for video, lines in new.items()
+        }
         write_report(root, report := report | new)
         write_lists(root, valid_clips(report))
         shutil.rmtree(os.path.join(root, UNFINISHED), ignore_errors=True)
@@ -130,6 +134,18 @@ def lost(video: str) -> list[Line]:
     """The lines of a video that never came back."""
     reason = f"{video} killed {ROW_ATTEMPTS} processes that worked on it. Look at it with another program."
     return [skipped({"video": video, "video_sha256": None}, Quarantined.kind, reason)]
+
+
+def with_clips(lines: Sequence[Line], before: Sequence[Line]) -> list[Line]:
+    """The lines of a video. If nobody could look at it, with its clips of `before`, so that they stay in the lists."""
+    if without_unseen(lines):
+        return [*lines]
+    return [*lines, *({**line, "status": KEPT} for line in before if line["status"] in (MADE, KEPT))]
+
+
+def without_unseen(lines: Iterable[Line]) -> list[Line]:
+    """The lines without those of a video that could not be looked at: a store failed, or what worked on it died."""
+    return [line for line in lines if line["status"] != SKIPPED or _is_final(line)]
 
 
 def still_holds(before: Sequence[Line], about: Line) -> bool:

@@ -10,7 +10,17 @@ import pytest
 
 from pipelines import prepare_data as stage
 from pipelines.cli import main
-from pipelines.prepare_data import Options, PrepareVideo, lost, read_report, still_holds
+from pipelines.prepare_data import (
+    Options,
+    PrepareVideo,
+    lost,
+    read_report,
+    skipped,
+    still_holds,
+    valid_clips,
+    with_clips,
+    without_unseen,
+)
 from tests.conftest import EXAMPLES
 from tests.videos import BARS, LIFE, MOVING, Raw, change, write_raw
 
@@ -103,6 +113,18 @@ def test_an_earlier_report_holds_only_while_nothing_has_changed(tmp_path: Path) 
     assert not still_holds([made], {**about, "min_frames": 90})
     assert not still_holds([{**made, "folder": f"{tmp_path}/gone"}], about)
     assert not still_holds([{**skipped, "error_kind": "storage"}], about)  # may pass
+
+
+def test_a_video_that_nobody_could_look_at_keeps_its_clips() -> None:
+    about = {"video": "/a.mp4", "video_sha256": None}
+    made = {"video": "/a.mp4", "status": "made", "folder": "/data/vec/speech/a", "error_kind": ""}
+    cut = skipped(about, "bad_input", "too short")
+    unseen = skipped(about, "network", "no answer")
+    assert with_clips([unseen], [made, cut]) == [unseen, {**made, "status": "kept"}]
+    assert valid_clips({"/a.mp4": with_clips([unseen], [made, cut])}) == valid_clips({"/a.mp4": [made]})
+    assert with_clips(lost("/a.mp4"), [made])[1:] == [{**made, "status": "kept"}]
+    assert without_unseen(with_clips([unseen], [made])) == [{**made, "status": "kept"}]
+    assert with_clips([cut], [made]) == [cut]  # it was looked at: there is nothing in it any more
 
 
 def test_whatever_goes_wrong_is_a_line(videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
