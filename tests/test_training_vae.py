@@ -94,3 +94,31 @@ def test_workers_draw_what_accumulated_batches_do(config: TrainingConfig, clips:
         second_worker = objective(batch, Moment(step=3, place=Place(rank=1, num_workers=2)))
         second_batch, first = (objective(batch, Moment(step=3, batch=n, num_batches=2)) for n in (1, 0))
     assert second_worker == second_batch != first
+
+
+def test_what_pictures_have_taught_goes_on_with_videos(
+    config: TrainingConfig, clips: list[Clip], tmp_path: Path
+) -> None:
+    source = Crops(clips, OPTIONS, batch_size=2)
+    picture, video = (
+        collate(source.read(Draw(position=n, index=n % 2, seed=n)) for n in (at, at + 1)) for at in (0, 4)
+    )
+    trainer, again = Trainer(config), Trainer(config)
+    trainer.train_step([picture])
+    trainer.save(tmp_path)  # layers for videos have had no gradient yet
+    again.load(tmp_path)
+    for _ in range(2):
+        assert again.train_step([video]) == trainer.train_step([video])
+    assert all(torch.equal(again.parameters[name], value) for name, value in trainer.parameters.items())
+
+
+def test_the_divergence_is_that_of_each_element_whatever_the_crop(config: TrainingConfig, clips: list[Clip]) -> None:
+    from stableavatar.training.objective import Moment
+
+    objective: Any = Trainer(config).objective
+    batch = collate([Crops(clips, OPTIONS).read(Draw(position=4, index=0, seed=0))])
+    with torch.no_grad():
+        found = objective(batch, Moment(step=0))["kl"]
+        latents = objective.network.encode(batch["video"]).latent_dist
+    expected = (latents.mean.square() + latents.logvar.exp() - 1 - latents.logvar).mean() / 2
+    torch.testing.assert_close(found, expected)

@@ -12,10 +12,19 @@ _COSINE_END = 0.01  # of the learning rate, at the last step
 
 
 def make_optimiser(parameters: Iterable[nn.Parameter], settings: Optimiser) -> torch.optim.AdamW:
-    """AdamW over the trained parameters."""
-    return torch.optim.AdamW(
+    """AdamW over the trained parameters. Its state is complete from the start, so that it can be saved at any step.
+
+    Left alone it makes that of a parameter with the first gradient, which may come late: that of a layer for videos,
+    where a VAE begins with pictures.
+    """
+    optimiser = torch.optim.AdamW(
         parameters, lr=settings.lr, betas=settings.betas, eps=settings.eps, weight_decay=settings.weight_decay
     )
+    for group in optimiser.param_groups:
+        for parameter in group["params"]:
+            moments = {name: torch.zeros_like(parameter) for name in ("exp_avg", "exp_avg_sq")}
+            optimiser.state[parameter] = {"step": torch.tensor(0.0), **moments}
+    return optimiser
 
 
 def learning_rate(step: int, num_steps: int, settings: Optimiser) -> float:

@@ -61,6 +61,7 @@ class VaeObjective(Objective):
     """The VAE in training."""
 
     part = "vae"
+    leaves_out = True  # pictures do not pass the layers that put frames together
 
     def forward(self, batch: Sample, moment: Moment) -> dict[str, Tensor]:
         """The loss of a batch of crops."""
@@ -73,7 +74,7 @@ class VaeObjective(Objective):
         difference = decoded.float() - video
         pixels = (difference.abs() * (1 + options.lip * batch["lip"])).mean()
         edges = difference.diff(dim=-1).abs().mean() + difference.diff(dim=-2).abs().mean()
-        divergence = posterior.kl().mean() / posterior.mean[0].numel()
+        divergence = posterior.kl().sum() / posterior.mean.numel()
         squares = difference.square().mean()
         loss = pixels + options.squares * squares + options.edges * edges
         loss = loss + options.kl * divergence
