@@ -40,6 +40,8 @@ def test_values_are_typed_and_the_rest_is_as_published(tmp_path: Path) -> None:
         (MINIMUM + "num_steps: many", "num_steps is 'many', which is no int"),
         (MINIMUM + "num_steps: true", "num_steps is True"),
         (MINIMUM + "num_steps: 0", "num_steps is 0"),
+        (MINIMUM + "keep_checkpoints: -1", "keep_checkpoints is -1; it must be at least 1"),
+        (MINIMUM + "augment: {silence: 10}", "augment.silence is 10.0; it is a share"),
         (MINIMUM + "optimiser: {betas: [0.9]}", "optimiser.betas"),
         (MINIMUM + "workers: {sharding: zero2}", "workers.sharding is 'zero2'; there is: ddp, fsdp"),
         (MINIMUM + "workers: 4", "workers is 4; it must hold keys"),

@@ -182,9 +182,12 @@ class TrainingConfig:
         ):
             if value not in known:
                 raise BadInput(f"{name} is {value!r}; there is: {', '.join(known)}")
-        for name in ("num_steps", "batch_size", "accumulate", "checkpoint_every", "log_every"):
+        for name in ("num_steps", "batch_size", "accumulate", "checkpoint_every", "keep_checkpoints", "log_every"):
             if getattr(self, name) < 1:
                 raise BadInput(f"{name} is {getattr(self, name)}; it must be at least 1")
+        for name in ("silence", "clip_level"):
+            if not 0 <= (share := getattr(self.augment, name)) <= 1:
+                raise BadInput(f"augment.{name} is {share}; it is a share, from 0 to 1")
         if self.task != "avatar":
             self._require_small()
         if not (self.data.clips or self.data.encoded):
