@@ -1,5 +1,7 @@
+import gc
 import shutil
 import tarfile
+import tempfile
 import wave
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +14,7 @@ from pipelines import storage
 from stableavatar.audio.decode import decode_speech
 from stableavatar.drawn.clips import write_data_set
 from stableavatar.errors import BadInput
+from stableavatar.training import places
 from stableavatar.training.clips import find_clips, read_window
 from stableavatar.training.inspection import inspect_clip
 
@@ -114,6 +117,27 @@ def test_clips_in_a_tar_are_the_same_clips(
     assert np.array_equal(window.frames_VHWC, expected.frames_VHWC)
     assert np.array_equal(window.speech, expected.speech)
     assert np.array_equal(window.masks_VHW["lip_masks"], expected.masks_VHW["lip_masks"])
+
+
+def test_copies_of_tars_in_a_store_go_with_the_last_that_is_open(
+    tmp_path: Path, bucket: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "sub_clip.mp4").write_bytes(b"film")
+    for number in range(4):
+        with tarfile.open(tmp_path / "one.tar", "w") as tar:
+            tar.add(tmp_path / "sub_clip.mp4", f"clip-{number}/sub_clip.mp4")
+        storage.publish(str(tmp_path / "one.tar"), f"{bucket}/shard-{number}.tar")
+    monkeypatch.setattr(places, "NUM_OPEN", 2)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "copies"))
+    (tmp_path / "copies").mkdir()
+    for folder in 2 * find_clips([bucket]):
+        files, path = places.open_store(folder)
+        assert files.cat_file(f"{path}/sub_clip.mp4") == b"film"
+        assert len([*(tmp_path / "copies").iterdir()]) <= 2
+    del files
+    vars(places._kept).clear()
+    gc.collect()
+    assert [*(tmp_path / "copies").iterdir()] == []
 
 
 def test_a_broken_tar_is_bad_input(tmp_path: Path) -> None:

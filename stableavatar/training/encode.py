@@ -49,6 +49,9 @@ def encoding_hash(preset: Preset, least_rms: float) -> str:
     return networks if least_rms == PAUSE_RMS else f"{networks}-{least_rms:g}"
 
 
+NUM_PROMPTS = 256  # that are kept encoded, some 0.5 MB each: most clips have one of three, but each may have its own
+
+
 @dataclass(frozen=True, kw_only=True)
 class Encoder:
     """The frozen networks: VAE, image, audio and text encoder."""
@@ -100,6 +103,8 @@ class Encoder:
 
     def _text(self, prompt: str) -> Tensor:
         if prompt not in self.prompts:
+            if len(self.prompts) >= NUM_PROMPTS:
+                self.prompts.clear()
             self.prompts[prompt] = torch.from_numpy(self.text.encode(prompt))
         return self.prompts[prompt]
 

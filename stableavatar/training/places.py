@@ -5,15 +5,18 @@ A folder in a tar file is named as fsspec names it: `tar://speech/anna::/data/sh
 
 import os
 import posixpath
+import shutil
 import tarfile
+import tempfile
 import threading
+import weakref
 
 import fsspec
 
 from stableavatar.errors import BadInput
 
 FILM = "sub_clip.mp4"  # every clip has one
-_IN_STORE = "simplecache::"  # a tar in another store is fetched whole, once by each process: it is read in any order
+_IN_STORE = "simplecache::"  # a tar in another store is fetched whole: it is read in any order
 
 NUM_OPEN = 8  # tar files
 _kept = threading.local()
@@ -72,17 +75,28 @@ def clips_in_tar(tar: str) -> list[str]:
 def open_store(place: str) -> tuple[fsspec.AbstractFileSystem, str]:
     """The file system that a file or folder lies in, and its path there.
 
-    A tar file is read through when it is opened. Each thread keeps the last few open.
+    A tar file is read through when it is opened. Each thread keeps the last few open, and of those that lie in a store
+    a copy among the system's temporary files.
     """
     inside, chain, outside = place.partition("::")
     if not chain:
         return fsspec.url_to_fs(place)
     opened: dict[str, fsspec.AbstractFileSystem] = _kept.__dict__.setdefault("tars", {})
-    files = opened.pop(outside, None) or fsspec.url_to_fs(f"tar://::{outside}")[0]
+    files = opened.pop(outside, None) or _open_tar(outside)
     opened[outside] = files  # behind all others
     for oldest in list(opened)[:-NUM_OPEN]:
         del opened[oldest]
     return files, inside.removeprefix("tar://").rstrip("/")
+
+
+def _open_tar(tar: str) -> fsspec.AbstractFileSystem:
+    if not tar.startswith(_IN_STORE):
+        return fsspec.url_to_fs(f"tar://::{tar}")[0]
+    folder = tempfile.mkdtemp(prefix="stableavatar-tar-")
+    options = {"cache_storage": folder, "skip_instance_cache": True}
+    files = fsspec.url_to_fs(f"tar://::{tar}", simplecache=options)[0]
+    weakref.finalize(files, shutil.rmtree, folder, ignore_errors=True)  # a data set may be larger than the disk
+    return files
 
 
 def _inside(folder: str) -> str:
