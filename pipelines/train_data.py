@@ -18,7 +18,7 @@ from stableavatar.training.clips import Clip, find_clips
 from stableavatar.training.config import Data, TrainingConfig
 from stableavatar.training.encode import Sample, encoding_hash, pause_rms
 from stableavatar.training.feed import feed
-from stableavatar.training.inspection import inspect_clip
+from stableavatar.training.inspection import inspect_clip, recording_of
 from stableavatar.training.objective import Source
 from stableavatar.training.order import Order, Place
 from stableavatar.training.places import plain
@@ -37,6 +37,7 @@ class Skipped:
 
     folder: str
     reason: str
+    recording: str = ""  # as `Clip.recording`, where it can be told
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,6 +79,7 @@ class HeldOut:
     folders: Sequence[str]
     windows: EncodedWindows
     clips: tuple[Clip, ...] = ()  # in the folders, as far as they can be used; none: nobody has looked yet
+    skipped: tuple[Skipped, ...] = ()  # the others
 
     @property
     def names(self) -> set[str]:
@@ -87,7 +89,8 @@ class HeldOut:
     @property
     def recordings(self) -> set[str]:
         """Their recordings, by which they are known in other places too."""
-        return {clip.recording for clip in self.clips} | self.windows.recordings
+        found = {clip.recording for clip in self.clips} | {one.recording for one in self.skipped if one.recording}
+        return found | self.windows.recordings
 
 
 def find_held_out(data: Data) -> HeldOut:
@@ -101,7 +104,7 @@ def look_at_held_out(config: TrainingConfig, preset: Preset) -> tuple[HeldOut, l
     """The same with its clips, and those that cannot be used. Raises BadInput."""
     held_out = find_held_out(config.data)
     clips, skipped = inspect_clips(held_out.folders, config, preset)
-    return replace(held_out, clips=tuple(clips)), skipped
+    return replace(held_out, clips=tuple(clips), skipped=tuple(skipped)), skipped
 
 
 def training_folders(data: Data, held_out: HeldOut) -> list[str]:
@@ -195,7 +198,7 @@ def inspect_one(folder: str, fit: Fit) -> Clip | Skipped:
                 f"{size}, and a crop has {fit.num_pixels} a side (vae.windows). Leave it out, or lower that."
             )
     except BadInput as error:
-        return Skipped(folder=folder, reason=redacted(str(error)))
+        return Skipped(folder=folder, reason=redacted(str(error)), recording=recording_of(folder))
     return clip
 
 

@@ -1,5 +1,6 @@
 """What is held out is never trained on, and encoded windows are those of the run's own encoders."""
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -86,6 +87,21 @@ def test_a_clip_that_is_smaller_than_a_crop_is_skipped(tmp_path: Path) -> None:
     assert isinstance(found, Skipped) and "64x96 pixels, and a crop has 80 a side (vae.windows)" in found.reason
     small = replace(config, vae=VaeOptions(windows=((5, 32),)))
     assert isinstance(inspect_one(folder, Fit.of(small, PRESET)), Clip)
+
+
+def test_a_clip_that_is_held_out_is_known_elsewhere_even_where_it_cannot_be_used(tmp_path: Path) -> None:
+    (folder,) = write_data_set(str(tmp_path / "data"), 1, size=(32, 32), num_frames=9)
+    shutil.copytree(folder, tmp_path / "held" / "copy")
+    (tmp_path / "held" / "copy" / "prompt.txt").unlink()  # and its folder is no category
+    fit = Fit.of(small_config(data=Data(encoded=("x",), num_latents=3, sizes=((32, 32),))), PRESET)
+    refused, clip = inspect_one(f"{tmp_path}/held/copy", fit), inspect_one(folder, fit)
+    assert isinstance(refused, Skipped) and isinstance(clip, Clip)
+    held_out = replace(find_held_out(Data(encoded=("x",))), skipped=(refused,))
+    assert held_out.recordings == {clip.recording}
+    (tmp_path / "held" / "copy" / "audio.wav").unlink()
+    silent = inspect_one(f"{tmp_path}/held/copy", fit)
+    assert isinstance(silent, Skipped) and silent.recording == ""
+    assert replace(held_out, skipped=(silent,)).recordings == set()
 
 
 @pytest.mark.parametrize("other", ["{}/train/", "{}/./train", "file://{}/train"])

@@ -68,6 +68,12 @@ def _cut_sound(clip: Path, num_frames: int = 3) -> None:
         sound.writeframes(data)
 
 
+def _whole_sound(clip: Path) -> None:
+    with soundfile.SoundFile(clip / "audio.wav", "r+") as sound:
+        sound.seek(0, soundfile.SEEK_END)
+        sound.write(np.full(32_000, 0.1))
+
+
 def _silence(clip: Path) -> None:
     with wave.open(str(clip / "audio.wav"), "wb") as sound:
         sound.setnchannels(1)
@@ -102,6 +108,10 @@ BAD: dict[str, tuple[Callable[[Path], object], str]] = {
     "no masks": (lambda clip: shutil.rmtree(clip / "face_masks"), "face_masks/ has fewer masks"),
     "no sound": (lambda clip: (clip / "audio.wav").unlink(), "a clip without sound teaches nothing"),
     "short sound": (_cut_sound, "ends after 0.12 s, its 13 frames after 0.52 s"),
+    "sound of the whole film": (
+        _whole_sound,
+        "lasts 2.52 s, and its 13 frames 0.52 s",
+    ),
     "slow sound": (_slower_sound, "has 8000 Hz and 1 channels"),
     "broken sound": (lambda clip: (clip / "audio.wav").write_bytes(b"RIFF"), "audio.wav is no sound"),
     "other speed": (lambda clip: _other_film(clip, 30, 6), "30.000 frames per second, not 25"),

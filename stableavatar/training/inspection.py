@@ -16,6 +16,7 @@ from stableavatar.training.places import FILM, join, open_store, parent_name
 from stableavatar.units import FPS, SAMPLES_PER_FRAME, SPEECH_RATE
 
 _FPS_TOLERANCE = 0.01
+_LONGER_S = 1.0  # that a sound may be than its film
 _LOST_FRAMES = 2  # at the end of a film, where who took the images from it may have counted otherwise
 
 
@@ -40,7 +41,7 @@ def inspect_clip(folder: str, num_frames: int, *, missing_masks: str = "skip") -
         if _count(pictures[name]) < there:
             raise BadInput(f"{folder}: {name}/ has fewer masks than images/ has frames; {PREPARE}.")
     film, speech = _check_film(folder, there), _check_sound(folder, there)
-    recording = hashlib.sha256(film + hashlib.sha256(speech.tobytes()).digest()).hexdigest()[:32]
+    recording = _hash_of(film, speech)
     width, height = read_image(join(folder, "images/frame_0.png")).size
     return Clip(
         folder=folder,
@@ -54,6 +55,21 @@ def inspect_clip(folder: str, num_frames: int, *, missing_masks: str = "skip") -
         # Pictures are not read for this, there are thousands: others have other sizes.
         content=hashlib.sha256(json.dumps([recording, pictures], sort_keys=True).encode()).hexdigest()[:32],
     )
+
+
+def recording_of(folder: str) -> str:
+    """`Clip.recording` of a clip of which something else may be wrong. Empty if its film or sound cannot be read."""
+    try:
+        film = read_file(join(folder, FILM))
+        with opened_sound(join(folder, "audio.wav")) as sound:
+            return _hash_of(film, sound.read(dtype="float32"))
+    except (FileNotFoundError, BadInput):
+        return ""
+
+
+def _hash_of(film: bytes, speech: np.ndarray) -> str:
+    known = hashlib.sha256(film).digest() + hashlib.sha256(speech.tobytes()).digest()
+    return hashlib.sha256(known).hexdigest()[:32]
 
 
 def _sizes(files: fsspec.AbstractFileSystem, path: str) -> dict[str, int]:
@@ -70,7 +86,7 @@ def _count(names: dict[str, int]) -> int:
 
 
 def _check_film(folder: str, num_images: int) -> bytes:
-    """A hash of the film, if it is as it should be."""
+    """The file of the film, if it is as it should be."""
     path = join(folder, FILM)
     try:
         data = read_file(path)
@@ -89,7 +105,7 @@ def _check_film(folder: str, num_images: int) -> bytes:
             f"{path} has {num_frames} frames, but images/ has {num_images} without a gap: some are missing, or they "
             f"were taken at another rate; {PREPARE}."
         )
-    return hashlib.sha256(data).digest()
+    return data
 
 
 def _check_sound(folder: str, num_frames: int) -> np.ndarray:
@@ -106,6 +122,11 @@ def _check_sound(folder: str, num_frames: int) -> np.ndarray:
     if num_samples < (num_frames - 1) * SAMPLES_PER_FRAME:
         seconds = num_samples / SPEECH_RATE
         raise BadInput(f"{path} ends after {seconds:.2f} s, its {num_frames} frames after {num_frames / FPS:.2f} s.")
+    if num_samples > num_frames * SAMPLES_PER_FRAME + _LONGER_S * SPEECH_RATE:
+        raise BadInput(
+            f"{path} lasts {num_samples / SPEECH_RATE:.2f} s, and its {num_frames} frames {num_frames / FPS:.2f} s: it "
+            f"is not the sound of this film, or was not cut with it; {PREPARE}."
+        )
     if not samples.any():
         raise BadInput(f"{path} is silence, which teaches nothing. Leave out clips in which nobody is heard.")
     if not np.isfinite(samples).all():
