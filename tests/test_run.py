@@ -239,7 +239,8 @@ def test_a_run_that_is_killed_has_listed_what_it_was_to_make(
     quiet = run_noise(f"{tmp_path}/tonight/", output, preset, carry_over=True)  # nor does anything wait
     assert (quiet.finished, quiet.unfinished, quiet.done) == ([], [], [])
     assert read_status(output).state == "finished"
-    assert results.read_run(output)["manifest"] == f"{tmp_path}/tonight/"  # `retry` may find it empty, too
+    noted = results.read_run(output)
+    assert noted and noted["manifest"] == f"{tmp_path}/tonight/"  # `retry` may find it empty, too
 
 
 def test_what_a_night_left_stays_listed_by_a_run_that_knows_nothing_of_it(tmp_path: Path, make_row: Any) -> None:

@@ -1,7 +1,8 @@
 """The runs of the paper, to start a YAML file from: `preset: 1.3b-square` and whatever is to be different.
 
 What is not named here is the default of `stableavatar.training.config`, which is the published setting, but for
-`augment.silence_as` and `loss.motion_axis`: "reference" is what was published there.
+`augment.silence_as` and `loss.motion_axis`, where "reference" is what was published, and `data.missing_masks`, where
+"ones" is.
 """
 
 from collections.abc import Mapping
