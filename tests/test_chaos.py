@@ -42,7 +42,7 @@ def videos_and_sheets(files: dict[str, bytes]) -> dict[str, bytes]:
 
 @pytest.mark.slow
 def test_a_night_of_kills(ray_cluster: None, bucket: str) -> None:
-    check_night(bucket, 8, [Disturbance(seed=1, kill_every_s=8.0, driver_deaths=(0.4,), max_kills=4)])
+    check_night(bucket, 6, [Disturbance(seed=1, kill_every_s=8.0, driver_deaths=(0.4,), max_kills=3)])
 
 
 @pytest.mark.slow
