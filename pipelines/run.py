@@ -90,6 +90,16 @@ class Todo:
     carried: str  # URI of the list whose rows come before the manifest; empty if there is none
 
     @property
+    def failed(self) -> list[Row]:
+        """Those to make of which the check has said that they cannot be made."""
+        return [row for row in self.to_make if row["status"] == "failed"]
+
+    @property
+    def ready(self) -> list[Row]:
+        """The others."""
+        return [row for row in self.to_make if row["status"] != "failed"]
+
+    @property
     def unmade(self) -> list[Row]:
         """The rows that the next run is to make, should this one be killed at once."""
         return [*self.to_make, *self.unchecked]
@@ -128,21 +138,20 @@ def run(
         generate = (output, lease.holder, options.save_every_s, Reporter(progress))
         write = (output, carried_schema({"carried": plan.unpack(row)} for row in todo.rows), began_at)
         estimate, capacity = Estimate(todo.measured), grown_capacity(preset, options)
-        work = Work(lengths=estimate.by_priority(todo.to_make), loads=loads_of(todo.measured))
+        work = Work(lengths=estimate.by_priority(todo.ready), loads=loads_of(todo.measured))
         sizes = choose_sizes(capacity, work, options.generators)
-        pools = render_pools(preset, loaders, options, generate, write, sizes, wants_vocals(todo.to_make))
-        if not watch.reason:  # else nothing begins that could wait for room
+        pools = render_pools(preset, loaders, options, generate, write, sizes, wants_vocals(todo.ready))
+        if todo.ready and not watch.reason:  # else nothing begins that could wait for room
             require_room(pools, capacity)
 
         noted = note_run(manifest, output, preset, options, todo, sizes, began_at)
         with Display(todo.to_make, estimate, lambda: snapshot(progress), console or NOWHERE) as display:
             observers.begin({"output": output, **noted})
             watch.begin(progress, sizes.num_devices, lambda: publish(display.facts(), lease, observers))
-            flowing = rounds(todo.to_make, pools, estimate, watch, progress, WriteResult(*write))
-            heard = Observers([display, observers])
-            finished = gather(flowing, heard, lambda: results.try_to_compact(output, lease.check))
-        failed = (row for row in todo.to_make if row["status"] == "failed" and place(row) not in finished)
-        finished |= gather(map(WriteResult(*write), failed), heard)  # which a run that stopped left behind
+            heard, write_down = Observers([display, observers]), WriteResult(*write)
+            finished = gather(map(write_down, todo.failed), heard)
+            flowing = rounds(todo.ready, pools, estimate, watch, progress, write_down)
+            finished |= gather(flowing, heard, lambda: results.try_to_compact(output, lease.check))
         results.compact(output, lease.check)
         report = settle(output, files, options, todo, finished, watch.reason)
         observers.end(report)

@@ -14,12 +14,21 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import reduce
 from typing import Any
 
 import psutil
 
-from pipelines import storage
+from pipelines import plan, storage
+from pipelines.check import Check
+from pipelines.encode_text import EncodeText, load_encoder
+from pipelines.generate import Generate, load_avatar
+from pipelines.measure import Measure
+from pipelines.prepare import Prepare
+from pipelines.stage import Stage
 from stableavatar.avatar import Avatar
+from stableavatar.limits import Limits
+from stableavatar.model.weights import weights_hash
 from stableavatar.presets import Preset, tiny
 from stableavatar.request import VideoReport, VideoRequest
 from tests.conftest import EXAMPLES
@@ -74,6 +83,22 @@ def write_manifest(base: str, num_rows: int, faults: list[dict[str, Any]]) -> st
     lengths.shuffle(rows)
     storage.write("\n".join(map(json.dumps, rows)).encode(), f"{base}/night.jsonl")
     return f"{base}/night.jsonl"
+
+
+def make_alone(manifest: str, output: str) -> dict[str, bytes]:
+    """What a run makes of the good rows: their videos and sheets by name, made one by one without Ray."""
+    preset = tiny()
+    rows = plan.select_rows(plan.read_manifest(manifest), None, model=preset.name, weights_hash=weights_hash(preset))
+    stages: list[Stage] = [Check(preset, output), Prepare(Limits()), EncodeText(preset, load_encoder)]
+    stages += [Generate(preset, load_avatar, output), Measure()]
+    for row in rows:
+        reduce(lambda row, stage: stage(row), stages, {**row, "twin": ""})
+    return videos_and_sheets(files_in(output))
+
+
+def videos_and_sheets(files: dict[str, bytes]) -> dict[str, bytes]:
+    """Those among the files of an output."""
+    return {name: data for name, data in files.items() if name.startswith(("videos/", "sheets/"))}
 
 
 def start_driver(manifest: str, output: str, address: str | None) -> subprocess.Popen:

@@ -7,7 +7,15 @@ import pytest
 import ray
 
 from pipelines import results
-from tests.chaos import FAULTS, Disturbance, files_in, run_disturbed, start_driver, write_manifest
+from tests.chaos import (
+    FAULTS,
+    Disturbance,
+    files_in,
+    make_alone,
+    run_disturbed,
+    videos_and_sheets,
+    write_manifest,
+)
 
 FULL_NIGHTS = int(os.environ.get("STABLEAVATAR_CHAOS", "0"))
 
@@ -16,8 +24,7 @@ def check_night(bucket: str, num_rows: int, disturbances: list[Disturbance]) -> 
     faults = FAULTS[: max(2, num_rows // 8)]
     address = ray.get_runtime_context().gcs_address
     manifest = write_manifest(f"{bucket}/in", num_rows, faults)
-    assert start_driver(manifest, f"{bucket}/quiet", address).wait() == 2
-    expected = videos_and_sheets(files_in(f"{bucket}/quiet"))
+    expected = make_alone(manifest, f"{bucket}/quiet")
     assert len(expected) == 2 * (num_rows - len(faults))
     for disturbance in disturbances:
         output = f"{bucket}/night-{disturbance.seed}"
@@ -34,10 +41,6 @@ def check_night(bucket: str, num_rows: int, disturbances: list[Disturbance]) -> 
         kinds = Counter(row["error_kind"] for row in table if row["status"] == "failed")
         assert kinds == Counter(fault["kind"] for fault in faults)
         assert len({row["id"] for row in table}) == num_rows
-
-
-def videos_and_sheets(files: dict[str, bytes]) -> dict[str, bytes]:
-    return {name: data for name, data in files.items() if name.startswith(("videos/", "sheets/"))}
 
 
 @pytest.mark.slow

@@ -38,15 +38,17 @@ def run(*words: str) -> tuple[int, str, str]:
 
 # Rows of the same run may overtake each other on their way to the generator, so `urgent` is mostly, not surely, done.
 @pytest.mark.slow
-def test_a_run_drains_when_it_is_told_to_and_the_next_one_goes_on(ray_alone: None, manifest: str, bucket: str) -> None:
+def test_a_run_drains_when_it_is_told_to_and_the_next_one_goes_on(
+    ray_alone: None, manifest: str, bucket: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     output = f"{bucket}/out"
     first = start("render", manifest, "--output", output)
     deadline = time.monotonic() + 200
     while not stem(output, "long") and time.monotonic() < deadline:
         time.sleep(0.5)
 
-    code, _, err = run("render", manifest, "--output", output)
-    assert code == 1
+    assert main(["render", manifest, "--output", output]) == 1
+    err = capsys.readouterr().err
     assert "works there" in err and "give this one another output" in err
     seen = read_status(output)
     assert seen.is_running and seen.num_rows == 3
