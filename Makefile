@@ -13,7 +13,7 @@ demo: $(INSTALLED)
 	.venv/bin/stableavatar render manifests/examples/demo.jsonl --model mini --output outputs/demo/
 
 test: lint
-	.venv/bin/pytest --numprocesses 3 --dist loadgroup --durations 25
+	.venv/bin/pytest --numprocesses 3 --dist loadgroup --no-loadscope-reorder --durations 25
 
 lint: $(INSTALLED)
 	.venv/bin/ruff check .

@@ -22,15 +22,24 @@ EXAMPLES = Path(__file__).parents[1] / "manifests" / "examples"
 EXAMPLE = {"portrait": f"{EXAMPLES}/portrait_nasa.jpg", "audio": f"{EXAMPLES}/speech_es_short.flac"}  # a row
 
 
+GROUPS = ("ray_cluster", "ray_alone")
+
+
 @pytest.hookimpl(tryfirst=True)  # before pytest-xdist looks for the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests that share something large run in one process: the Ray cluster, and the folder of weights of full size.
+    """Tests of a file run in one process, so that what they share is made once.
 
-    Those that start a cluster of their own run in another one, one after the other.
+    So do those of all files that use the Ray cluster, and those that start one of their own, one after the other. They
+    take longest, so they come first.
     """
+
+    def group(item: pytest.Item) -> str:
+        used = set(getattr(item, "fixturenames", ()))
+        return next((name for name in GROUPS if name in used), item.path.stem)
+
+    items.sort(key=lambda item: GROUPS.index(group(item)) if group(item) in GROUPS else len(GROUPS))
     for item in items:
-        for name in {"ray_cluster", "ray_alone", "full_folder"} & set(getattr(item, "fixturenames", ())):
-            item.add_marker(pytest.mark.xdist_group(name))
+        item.add_marker(pytest.mark.xdist_group(group(item)))
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import pytest_collection_modifyitems
+from tests.conftest import GROUPS, pytest_collection_modifyitems
 from tests.pins import ROOT, normal, pins
 
 TOP_LEVEL = {
@@ -46,19 +46,20 @@ def test_everything_the_project_asks_for_is_pinned() -> None:
 def test_tests_of_one_group_run_in_one_process(tmp_path: Path) -> None:
     """Some pairs of pytest and pytest-xdist forget the groups in silence; then every process starts a Ray cluster."""
     hook = inspect.getsource(pytest_collection_modifyitems)
-    (tmp_path / "conftest.py").write_text(f"import pytest\n\n{hook}")
-    (tmp_path / "test_group.py").write_text(
-        "import os, pathlib\nimport pytest\n"
-        "@pytest.fixture\n"
-        "def ray_cluster(): pass\n"
-        "@pytest.mark.parametrize('number', range(8))\n"
-        "def test_it(ray_cluster, number):\n"
-        "    pathlib.Path(os.environ['PYTEST_XDIST_WORKER']).touch()\n"
-    )
-    words = ["--numprocesses", "2", "--dist", "loadgroup", "--rootdir", ".", "-p", "no:cacheprovider"]
+    shared = "@pytest.fixture\ndef ray_cluster(): pass\n"
+    (tmp_path / "conftest.py").write_text(f"import pytest\n\nGROUPS = {GROUPS}\n\n{shared}\n{hook}")
+    for name, used in (("one", "ray_cluster"), ("two", "ray_cluster"), ("alone", "request")):
+        (tmp_path / f"test_{name}.py").write_text(
+            "import os, pathlib\nimport pytest\n"
+            "@pytest.mark.parametrize('number', range(8))\n"
+            f"def test_it({used}, number):\n"
+            f"    pathlib.Path('{used}-' + os.environ['PYTEST_XDIST_WORKER']).touch()\n"
+        )
+    [options] = re.findall(r"pytest (.*--dist .*) --durations", (ROOT / "Makefile").read_text())
+    words = [*options.split(), "--rootdir", ".", "-p", "no:cacheprovider"]
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
     subprocess.run([sys.executable, "-m", "pytest", *words], cwd=tmp_path, env=environment, check=True)
-    assert len(list(tmp_path.glob("gw*"))) == 1
+    assert [len(list(tmp_path.glob(f"{used}-gw*"))) for used in ("ray_cluster", "request")] == [1, 1]
 
 
 @pytest.fixture

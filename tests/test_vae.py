@@ -41,7 +41,7 @@ def test_frames_behind_the_warm_up_are_those_of_decoding_from_the_start(
     num_latents = warm_up_latents(vae) + 6
     latents = torch.randn(1, 16, num_latents, 2, 2, generator=torch.Generator().manual_seed(0))
     expected = list(decode_frames(vae, latents))
-    for first in (0, 1, 5, num_latents - 2):
+    for first in (1, num_latents - 2):
         found = list(decode_frames(vae, latents, first))
         assert len(found) == num_latents - first
         assert all(torch.equal(ours, theirs) for ours, theirs in zip(found, expected[first:], strict=True))
