@@ -26,7 +26,7 @@ from pipelines.workers import Capacity, ClusterError, Pool, cluster, flow, requi
 from stableavatar.errors import StorageError
 from stableavatar.presets import Preset
 from stableavatar.video.quality import check_contract, measure_video
-from tests.avatars import load_noise
+from tests.avatars import load_no_words, load_noise
 from tests.conftest import EXAMPLES
 
 SPEECH = EXAMPLES / "speech_es_short.flac"
@@ -51,7 +51,8 @@ class DeadlyCheck(Check):
 
 
 def run_noise(manifest: str, output: str, preset: Preset, **options: Any) -> RunReport:
-    return run(manifest, output, preset, loaders=Loaders(avatar=load_noise), options=Options(**options))
+    loaders = Loaders(avatar=load_noise, encoder=load_no_words)
+    return run(manifest, output, preset, loaders=loaders, options=Options(**options))
 
 
 @pytest.mark.slow

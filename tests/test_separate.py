@@ -25,7 +25,7 @@ from stableavatar.audio.span import Span
 from stableavatar.audio.vocals import vocals_of
 from stableavatar.errors import StorageError
 from stableavatar.presets import Preset
-from tests.avatars import load_noise
+from tests.avatars import load_no_words, load_noise
 from tests.media import write_tone
 from tests.separators import band, write_separator
 
@@ -242,7 +242,7 @@ def test_through_ray(
     ]
     (tmp_path / "night.jsonl").write_text("\n".join(lines))
 
-    options, loaders = Options(separator=path), Loaders(avatar=load_noise)
+    options, loaders = Options(separator=path), Loaders(avatar=load_noise, encoder=load_no_words)
     run(f"{tmp_path}/night.jsonl", f"{tmp_path}/out", preset, options=options, loaders=loaders)
     table = {row["id"]: row for row in read_results(f"{tmp_path}/out").to_pylist()}
     assert (table["mix"]["status"], table["mix"]["separate_s"]) == ("ok", None)
